@@ -1,0 +1,45 @@
+# Earwitness. Two commands start everything: `make run` serves, `make test` proves.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: run env test soak check format demonstration
+
+run: .venv/serving ## the service with the demonstration bundle; make run PORT=8010
+	$(BIN)/python -m service serve --host $(HOST) --port $(PORT)
+
+env: .venv/complete ## everything for training and development
+
+test: .venv/complete ## the tests, as CI runs them
+	$(BIN)/python -m pytest
+
+soak: .venv/complete ## the same tests at full numbers, for the record
+	EARWITNESS_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+
+check: .venv/complete ## format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: .venv/complete
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/python: ## an empty environment, or a sentence about what this machine lacks
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo "Earwitness needs Python 3.11 to 3.13 as '$(PYTHON)'. On Debian: apt-get install python3 python3-venv; elsewhere: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/serving: pyproject.toml constraints.txt | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu]'
+	@touch $@
+
+.venv/complete: pyproject.toml constraints.txt | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,training,dev]'
+	@touch $@ .venv/serving

@@ -1,0 +1,131 @@
+"""The log-mel spectrogram: (160000,) samples -> (313, 128) decibels. Paper 2.2; every number not in the paper is decided
+in `LogMelSpec`.
+
+Conventions: waveforms are float32 in [-1, 1] at 16 kHz, ten seconds long; time is the second to last axis of a
+spectrogram and mel the last. Frames are centred with reflected edges, the window is the symmetric Hann window, the
+filters are Slaney's, normalised to equal area. Training and serving call the same function; there is no second front end.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+N_FRAMES = 313
+N_MELS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class LogMelSpec:
+    """What fixes a log-mel spectrogram; stored in each bundle's manifest.
+
+    ``floor`` is the smallest power that is told from silence (1e-10 = -100 dB). ``channel`` picks one channel (from 0)
+    of a recording of several; None averages them.
+    """
+
+    sample_rate_hz: int = 16_000
+    n_fft: int = 1024
+    hop_length: int = 512
+    n_mels: int = N_MELS
+    f_min_hz: float = 0.0
+    f_max_hz: float = 8000.0
+    floor: float = 1e-10
+    channel: int | None = None
+
+
+def hz_to_mel(frequencies_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slaney's mel scale (Auditory Toolbox): linear below 1 kHz, 27 steps for each factor of 6.4 above it."""
+    linear = frequencies_hz * (3.0 / 200.0)
+    with np.errstate(divide="ignore"):
+        logarithmic = 15.0 + 27.0 * np.log(frequencies_hz / 1000.0) / np.log(6.4)
+    return np.where(frequencies_hz < 1000.0, linear, logarithmic)
+
+
+def mel_to_hz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of `hz_to_mel`."""
+    return np.where(mels < 15.0, mels * (200.0 / 3.0), 1000.0 * np.exp((mels - 15.0) * (np.log(6.4) / 27.0)))
+
+
+def mel_filters(
+    n_fft: int, n_mels: int, *, sample_rate_hz: int, f_min_hz: float, f_max_hz: float
+) -> NDArray[np.float64]:
+    """Triangular filters of equal area, equally spaced on Slaney's mel scale.
+
+    Returns (n_mels, n_fft // 2 + 1) float64 weights for a power spectrum.
+    """
+    bins_hz = np.linspace(0.0, sample_rate_hz / 2.0, n_fft // 2 + 1)
+    limits = hz_to_mel(np.array([f_min_hz, f_max_hz]))
+    edges_hz = mel_to_hz(np.linspace(limits[0], limits[1], n_mels + 2))
+    lower, centre, upper = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    rising = (bins_hz - lower) / (centre - lower)
+    falling = (upper - bins_hz) / (upper - centre)
+    return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (upper - lower))
+
+
+@lru_cache(maxsize=4)
+def _constants(spec: LogMelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    window = np.hanning(spec.n_fft).astype(np.float32)
+    filters = mel_filters(
+        spec.n_fft,
+        spec.n_mels,
+        sample_rate_hz=spec.sample_rate_hz,
+        f_min_hz=spec.f_min_hz,
+        f_max_hz=spec.f_max_hz,
+    )
+    return window, np.ascontiguousarray(filters.T.astype(np.float32))
+
+
+def _frames(waveform: NDArray[np.float32], spec: LogMelSpec) -> NDArray[np.float32]:
+    """Overlapping frames of one waveform, centred, the edges reflected: (1 + samples // hop, n_fft), a view."""
+    padded = np.pad(waveform, spec.n_fft // 2, mode="reflect")
+    return np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
+
+
+def log_mel(waveforms: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
+    """Log-mel spectrograms in decibels: 10 log10(max(floor, mel filters x |STFT|^2)).
+
+    Parameters
+    ----------
+    waveforms : (..., samples) float32 in [-1, 1] at ``spec.sample_rate_hz``; 160,000 samples give 313 frames.
+    spec : what to compute; None is the paper's.
+
+    Returns
+    -------
+    (..., 1 + samples // 512, 128) float32 dB, never below 10 log10(floor).
+
+    Raises
+    ------
+    ValueError : for fewer samples than half a window, which cannot be reflected.
+    """
+    spec = spec or LogMelSpec()
+    if waveforms.shape[-1] <= spec.n_fft // 2:
+        raise ValueError(f"{waveforms.shape[-1]} samples are too few: more than {spec.n_fft // 2} are needed.")
+    window, filters = _constants(spec)
+    flat = np.asarray(waveforms, np.float32).reshape(-1, waveforms.shape[-1])
+    decibels = np.empty((len(flat), 1 + flat.shape[-1] // spec.hop_length, spec.n_mels), np.float32)
+    for one, out in zip(flat, decibels, strict=True):  # a clip at a time stays in the cache
+        spectrum = scipy.fft.rfft(_frames(one, spec) * window, axis=-1)
+        power = spectrum.real**2 + spectrum.imag**2
+        np.log10(np.maximum(power @ filters, np.float32(spec.floor)), out=out)
+    decibels *= np.float32(10.0)
+    return decibels.reshape(*waveforms.shape[:-1], *decibels.shape[-2:])
+
+
+def temporal_maximum(
+    log_mels: NDArray[np.float32], mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """t_max (paper 2.4): the maximum over time of the standardised log-mel.
+
+    Parameters
+    ----------
+    log_mels : (..., frames, mels) dB
+    mean, deviation : (mels,) of the training clips' frames, dB
+
+    Returns
+    -------
+    (..., mels) float64, in standard deviations.
+    """
+    loudest: NDArray[np.float64] = log_mels.max(axis=-2).astype(np.float64)
+    return (loudest - mean) / (deviation + 1e-12)

@@ -1,0 +1,1 @@
+"""Earwitness online: the HTTP service and its command line. Imports `models`, never `training`."""

@@ -1,0 +1,76 @@
+"""From snapshots to ONNX embedders with tf2onnx: dynamic batch, the standardisation as the first layer.
+
+Needs Keras on TensorFlow (``KERAS_BACKEND=tensorflow``), whatever backend trained the snapshot.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.errors import BundleError
+from training.fit import Snapshot
+from training.storage import write_atomically
+
+_log = logging.getLogger(__name__)
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest difference between Keras' and ONNX Runtime's embeddings, relative to the largest embedding value."""
+
+
+def member_name(snapshot: Snapshot) -> str:
+    """Names a member in the manifest and its file: network and snapshot epoch."""
+    return f"{snapshot.network.name}-e{snapshot.epoch:04d}"
+
+
+def export_embedder(
+    snapshot: Snapshot, mean: NDArray[np.float64], deviation: NDArray[np.float64], path: Path, probe: NDArray[np.float32]
+) -> float:
+    """Write one embedder as ONNX and check it against Keras.
+
+    Parameters
+    ----------
+    mean, deviation : (128,) dB, the standardisation.
+    path : the file to write; written whole or not at all.
+    probe : (clips, 313, 128) dB log-mels on which both must agree.
+
+    Returns
+    -------
+    The largest difference found, relative to the largest embedding value.
+
+    Raises
+    ------
+    BundleError : where they differ by more than `TOLERANCE`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+    import tf2onnx
+
+    from training.networks import build_embedder
+
+    embedder = build_embedder(mean.tolist(), deviation.tolist())
+    for variable, value in zip(embedder.variables, snapshot.weights, strict=True):
+        variable.assign(value)
+    expected = np.asarray(embedder(probe, training=False))
+    signature = (tf.TensorSpec((None, *probe.shape[1:]), tf.float32, name="log_mel"),)
+    model, _ = tf2onnx.convert.from_keras(embedder, input_signature=signature, opset=OPSET)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "clips"
+    model.graph.name = member_name(snapshot)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = session.run(None, {model.graph.input[0].name: probe})[0]
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not difference <= TOLERANCE:
+        raise BundleError(
+            path,
+            f"the exported embedder differs from Keras by {difference:.1e} (at most {TOLERANCE:g} is accepted). "
+            "Install the versions of constraints.txt and export again.",
+        )
+    write_atomically(path, lambda file: file.write(content))
+    _log.info("exported %s, %.1e from Keras", path.name, difference)
+    return difference

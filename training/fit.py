@@ -1,0 +1,244 @@
+"""Training one network of the ensemble: snapshots at set epochs, and a checkpoint at each, so that a killed run resumes.
+
+A run is a function of (recordings, recipe, seed): the order of the clips and the mixup weights of an epoch are drawn
+from (seed, network, epoch), so a resumed run sees the batches that the uninterrupted one would have seen. Under the
+network's folder lie ``checkpoint.npz`` (all variables, the epoch and the history) and ``snapshots/<due epoch>.npz``.
+"""
+
+import logging
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from models.errors import TrainingDiverged
+from models.frontend import N_FRAMES, N_MELS
+from models.vocabulary import LossChoice
+from training.features import FeatureStore
+from training.labels import HeadClass, Labels
+from training.losses import SCALE_LIMIT, SubClusterAdaCos
+from training.mixup import mixup
+from training.networks import build_embedder
+from training.recipe import Network, Recipe, Schedule
+from training.storage import write_atomically
+
+_log = logging.getLogger(__name__)
+
+LIMIT_PATIENCE = 10
+"""A snapshot due within so many epochs after a scale reached its limit waits, so many epochs at most."""
+
+HISTORY_COLUMNS = ("epoch", "loss", "section_loss", "attribute_loss", "section_scale", "attribute_scale", "limited")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """An embedder as it was after ``epoch``, with its heads' centres.
+
+    ``weights``: the embedder's variables in Keras' order. ``centers``: by head class, (S, 128), L2-normalised.
+    ``limited``: a scale had reached its limit less than ten epochs before.
+    """
+
+    network: Network
+    epoch: int
+    limited: bool
+    weights: tuple[NDArray[np.float32], ...]
+    section_centers: dict[HeadClass, NDArray[np.float32]]
+    attribute_centers: dict[HeadClass, NDArray[np.float32]]
+
+
+def build_training_model(
+    embedder: keras.Model, labels: Labels, network: Network, recipe: Recipe
+) -> tuple[keras.Model, list[SubClusterAdaCos]]:
+    """Mixup, embedder and heads as one graph, compiled.
+
+    Takes [log-mels (clips, 313, 128) dB, mixup weights (clips, 1), section ids (clips,), attribute ids (clips,)] and
+    gives the loss of each clip from each head; the total is their sum plus the regularisation of the kernels.
+    """
+    log_mels = keras.Input((N_FRAMES, N_MELS), name="log_mels")
+    weights = keras.Input((1,), name="mixup_weights")
+    embedding = embedder(mixup(log_mels, weights))
+    inputs, losses, heads = [log_mels, weights], [], []
+    wanted = [("sections", labels.section_classes)]
+    if network.heads is LossChoice.BOTH_HEADS:
+        wanted.append(("attributes", labels.attribute_classes))
+    for name, classes in wanted:
+        ids = keras.Input((), dtype="int32", name=f"{name}_ids")
+        head = SubClusterAdaCos(len(classes), network.sub_clusters, recipe.scale, name=name)
+        losses.append(head(embedding, mixup(ops.one_hot(ids, len(classes)), weights)))
+        inputs.append(ids)
+        heads.append(head)
+    model = keras.Model(inputs, losses)
+    model.compile(keras.optimizers.Adam(recipe.learning_rate), loss=[_itself] * len(losses), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    return model, heads
+
+
+def _itself(_target: Any, loss: Any) -> Any:
+    return loss
+
+
+def network_seed(seed: int, network: Network) -> int:
+    """One seed a network, whatever else the recipe trains."""
+    return zlib.crc32(f"{seed}/{network.name}".encode())
+
+
+def batches(
+    store: FeatureStore, labels: Labels, recipe: Recipe, schedule: Schedule, seed: int, epoch: int
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The epoch's batches, read one ahead: (log-mels, mixup weights, section ids, attribute ids)."""
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(store.clips))[: schedule.epoch_steps * recipe.batch_size]
+    shares = random.uniform(size=(len(order), 1)).astype(np.float32)
+
+    def read(start: int) -> tuple[NDArray[Any], ...]:
+        rows = order[start : start + recipe.batch_size]
+        in_file_order = np.argsort(rows)
+        log_mels = np.empty((len(rows), N_FRAMES, N_MELS), np.float32)
+        log_mels[in_file_order] = store.log_mels[rows[in_file_order]]
+        return (
+            log_mels,
+            shares[start : start + recipe.batch_size],
+            labels.section_ids[rows],
+            labels.attribute_ids[rows],
+        )
+
+    starts = range(0, len(order), recipe.batch_size)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, starts[0])
+        for start in starts[1:]:
+            ready, ahead = ahead, reader.submit(read, start)
+            yield ready.result()
+        yield ahead.result()
+
+
+def fit_network(
+    store: FeatureStore,
+    labels: Labels,
+    network: Network,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    advance: Callable[[int], None],
+) -> list[Path]:
+    """Train ``network``, or go on where a killed run stopped, and return its snapshots' files.
+
+    Parameters
+    ----------
+    folder : the network's own; one that holds a finished run costs nothing.
+    advance : called with the number of optimiser steps done, those of an earlier run included.
+
+    Raises
+    ------
+    TrainingDiverged : where the loss or a scale is not finite.
+    """
+    schedule = recipe.schedule(len(store.clips))
+    paths = [folder / "snapshots" / f"{due:05d}.npz" for due in schedule.snapshot_epochs]
+    if all(path.exists() for path in paths):
+        advance(schedule.steps)
+        return paths
+    seed = network_seed(seed, network)
+    keras.utils.set_random_seed(seed)
+    embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
+    model, heads = build_training_model(embedder, labels, network, recipe)
+    history = _restore(model, folder / "checkpoint.npz")
+    epoch = len(history)
+    advance(min(epoch, schedule.epochs) * schedule.epoch_steps)
+    while not all(path.exists() for path in paths):
+        epoch += 1
+        row = _train_epoch(model, heads, batches(store, labels, recipe, schedule, seed, epoch), epoch, advance)
+        history = np.concatenate([history, row[None]])
+        limited = bool(history[-LIMIT_PATIENCE:, -1].any())
+        for due, path in zip(schedule.snapshot_epochs, paths, strict=True):
+            if epoch >= due and not path.exists() and (not limited or epoch >= due + LIMIT_PATIENCE):
+                _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited)
+        _save_checkpoint(folder / "checkpoint.npz", model, history)
+    return paths
+
+
+def _train_epoch(
+    model: keras.Model,
+    heads: list[SubClusterAdaCos],
+    epoch_batches: Iterator[tuple[NDArray[Any], ...]],
+    epoch: int,
+    advance: Callable[[int], None],
+) -> NDArray[np.float64]:
+    """One row of `HISTORY_COLUMNS`: mean losses, the scales after the epoch, and whether a scale met its limit."""
+    losses, limited = [], False
+    for log_mels, shares, *ids in epoch_batches:
+        nothing = np.zeros(len(log_mels), np.float32)
+        results = model.train_on_batch([log_mels, shares, *ids[: len(heads)]], [nothing] * len(heads))
+        loss = [float(value) for value in np.atleast_1d(np.asarray(results, np.float64))]
+        scales = [float(head.scale) for head in heads]
+        if not all(math.isfinite(value) for value in (*loss, *scales)):
+            raise TrainingDiverged(
+                f"Training diverged in epoch {epoch}: losses {loss}, AdaCos scales {scales}. "
+                "Check the recordings with 'python -m training check', or train with scale='fixed'."
+            )
+        limited |= any(scale >= SCALE_LIMIT for scale in scales)
+        losses.append(loss)
+        advance(1)
+    mean = np.mean(losses, axis=0)
+    by_head = mean[1:] if len(heads) > 1 else mean[:1]  # Keras names a lone output's loss only as the total
+    attribute = (by_head[1], scales[1]) if len(heads) > 1 else (math.nan, math.nan)
+    return np.array([epoch, mean[0], by_head[0], attribute[0], scales[0], attribute[1], limited], np.float64)
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _save_checkpoint(path: Path, model: keras.Model, history: NDArray[np.float64]) -> None:
+    arrays = {f"variable_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
+    write_atomically(path, lambda file: np.savez(file, history=history, **arrays))
+
+
+def _restore(model: keras.Model, path: Path) -> NDArray[np.float64]:
+    """Load the checkpoint's variables and return its history; without one, an empty history."""
+    if not path.exists():
+        return np.empty((0, len(HISTORY_COLUMNS)))
+    with np.load(path) as saved:
+        for i, variable in enumerate(_variables(model)):
+            variable.assign(saved[f"variable_{i:04d}"])
+        history: NDArray[np.float64] = saved["history"]
+    _log.info("resuming %s after epoch %d", path.parent.name, len(history))
+    return history
+
+
+def _save_snapshot(
+    path: Path, embedder: keras.Model, heads: list[SubClusterAdaCos], labels: Labels, *, epoch: int, limited: bool
+) -> None:
+    arrays = {f"weight_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(embedder.variables)}
+    arrays |= {f"centers_{head.name}": ops.convert_to_numpy(ops.normalize(head.centers, axis=0)) for head in heads}
+    classes = {"section_classes": labels.section_classes, "attribute_classes": labels.attribute_classes}
+    arrays |= {name: np.array(["\x1f".join(names) for names in group]) for name, group in classes.items()}
+    write_atomically(path, lambda file: np.savez(file, epoch=epoch, limited=limited, **arrays))
+
+
+def load_snapshot(path: Path, network: Network) -> Snapshot:
+    """Read a snapshot that `fit_network` wrote."""
+    with np.load(path) as saved:
+        weights = tuple(saved[name] for name in sorted(saved.files) if name.startswith("weight_"))
+
+        def centers(head: str, classes: str) -> dict[HeadClass, NDArray[np.float32]]:
+            if f"centers_{head}" not in saved.files:
+                return {}
+            columns = saved[f"centers_{head}"].T.reshape(len(saved[classes]), network.sub_clusters, -1)
+            return {tuple(str(n).split("\x1f")): c for n, c in zip(saved[classes], columns, strict=True)}
+
+        return Snapshot(
+            network=network,
+            epoch=int(saved["epoch"]),
+            limited=bool(saved["limited"]),
+            weights=weights,
+            section_centers=centers("sections", "section_classes"),
+            attribute_centers=centers("attributes", "attribute_classes"),
+        )

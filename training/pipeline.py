@@ -1,0 +1,239 @@
+"""From recordings to a bundle: recordings -> features -> networks -> embedders -> embeddings -> mixtures -> bundle.
+
+Every stage reads and writes files under one work folder and does nothing that is already done there, so a run that was
+killed goes on where it stopped, and a stage alone is a run that ends early. Embeddings, mixtures and calibration come
+from the exported embedders, run by the encoder that serves them.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property, partial
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from models.encoder import Device, Encoder
+from models.errors import DataError, NotTrainable
+from models.frontend import LogMelSpec
+from models.vocabulary import LossChoice, Split
+from training.assemble import assemble_bundle
+from training.export import export_embedder, member_name
+from training.features import FeatureStore, count_clips, extract_features
+from training.fit import Snapshot, fit_network, load_snapshot
+from training.labels import Labels, label, needs_contrast
+from training.progress import Advance, Progress, Stage, as_duration, step_s
+from training.recipe import Network, Recipe, Schedule
+from training.recordings import Recording
+from training.storage import write_atomically
+
+_log = logging.getLogger(__name__)
+
+EMBEDDING_ROWS = 512
+"""Clips whose embeddings are kept in one file of the work folder."""
+
+
+class Until(IntEnum):
+    """How far a run goes."""
+
+    FEATURES = 1
+    FIT = 2
+    EXPORT = 3
+    BUNDLE = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: what decides its result, and the folder where its stages meet."""
+
+    recordings: tuple[Recording, ...]
+    recipe: Recipe
+    seed: int
+    work: Path
+
+    @classmethod
+    def of(cls, recordings: Sequence[Recording], recipe: Recipe, seed: int, work: Path) -> "Run":
+        """A run on the training recordings among ``recordings``.
+
+        Raises
+        ------
+        NotTrainable : where there are none.
+        """
+        training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
+        if not training:
+            raise NotTrainable(
+                f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' folders, "
+                "or say 'train' in the manifest's column 'split'."
+            )
+        return cls(training, recipe, seed, work)
+
+    @cached_property
+    def contrast(self) -> bool:
+        """Whether a head would have a single class, so that copies at other speeds join the training."""
+        return needs_contrast(self.recordings, attribute_head=LossChoice.BOTH_HEADS in self.recipe.heads)
+
+    @cached_property
+    def n_clips(self) -> int:
+        """Training clips, contrast copies included."""
+        return count_clips(self.recordings, contrast=self.contrast)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Each network's schedule."""
+        return self.recipe.schedule(self.n_clips)
+
+    @property
+    def snapshot_paths(self) -> Iterator[tuple[Network, Path]]:
+        """Each network's snapshots, in the order of the members."""
+        for network in self.recipe.networks:
+            for due in self.schedule.snapshot_epochs:
+                yield network, self.work / "networks" / network.name / "snapshots" / f"{due:05d}.npz"
+
+    def stages(self) -> list[Stage]:
+        """What a run does, with estimated times on this machine."""
+        members = len(self.recipe.networks) * self.recipe.snapshots
+        clips = sum(1 for _ in self.recordings)
+        step = step_s(self.recipe.batch_size)
+        return [
+            Stage("features", self.n_clips, 0.008),
+            *(Stage(f"network {network.name}", self.schedule.steps, step) for network in self.recipe.networks),
+            Stage("export", members, 5.0),
+            Stage("embeddings", self.n_clips, 0.002 * members),
+            Stage("mixtures", 2 * clips, 0.004 * members),
+            Stage("bundle", 1, 2.0),
+        ]
+
+    def describe(self, device: str) -> str:
+        """The plan, for a person: device, data, stages and estimated time."""
+        stages = self.stages()
+        sections = {recording.key for recording in self.recordings}
+        lines = [
+            f"device    {device}",
+            f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
+            + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
+            f"recipe    {self.recipe.name}: {len(self.recipe.networks)} networks, {self.schedule.epochs} epochs of "
+            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}",
+            f"work      {self.work}",
+            *(f"  {stage.name:<28} about {as_duration(stage.estimate_s)}" for stage in stages),
+            f"in all about {as_duration(sum(stage.estimate_s for stage in stages))}, less what is already done",
+        ]
+        return "\n".join(lines)
+
+
+def train(run: Run, bundle: Path | None, *, until: Until = Until.BUNDLE, workers: int | None = None) -> None:
+    """Run the stages up to ``until``; with ``Until.BUNDLE`` write the bundle to ``bundle``.
+
+    Raises
+    ------
+    DataError : where the work folder belongs to another run, or a recording cannot be used.
+    TrainingDiverged, BundleError : see there.
+    """
+    _claim(run)
+    with Progress(run.stages()) as progress:
+        store = extract_features(
+            run.recordings,
+            run.work / "features",
+            spec=LogMelSpec(),
+            contrast=run.contrast,
+            workers=workers,
+            advance=progress.stage("features"),
+        )
+        labels = label(store.clips)
+        if until >= Until.FIT:
+            _fit(run, store, labels, progress)
+        if until >= Until.EXPORT:
+            members = _export(run, store, progress.stage("export"))
+        if until >= Until.BUNDLE:
+            assert bundle is not None
+            embeddings = _embed(run, store, members, progress.stage("embeddings"))
+            assemble_bundle(
+                run, store, members, embeddings, bundle, progress.stage("mixtures"), progress.stage("bundle")
+            )
+
+
+def device() -> str:
+    """Where Keras will train: backend and device."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return f"jax on {jax.devices()[0].device_kind}"
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {os.cpu_count()} cores")
+
+
+def _claim(run: Run) -> None:
+    """Mark the work folder as this run's: checkpoints of other recordings, classes or seeds must not be mixed in."""
+    rows = [(str(r.path), *r.key_and_class, r.domain.value, r.recording) for r in run.recordings]
+    mine = {
+        "recipe": run.recipe.as_json(),
+        "seed": run.seed,
+        "recordings": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+    }
+    path = run.work / "run.json"
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        differing = sorted(name for name in mine if theirs.get(name) != mine[name])
+        if differing:
+            raise DataError(
+                f"{run.work} holds a run with another {' and '.join(differing)}. Choose another --work folder, or "
+                "delete this one to start anew."
+            )
+    write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
+
+
+def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    for network in run.recipe.networks:
+        fit_network(
+            store,
+            labels,
+            network,
+            run.recipe,
+            run.work / "networks" / network.name,
+            seed=run.seed,
+            advance=progress.stage(f"network {network.name}"),
+        )
+
+
+def _export(run: Run, store: FeatureStore, advance: Advance) -> list[tuple[Snapshot, Path]]:
+    """Each snapshot with its ONNX file, in the order of the members."""
+    probe = np.asarray(store.log_mels[:: max(1, len(store.clips) // 4)][:4])
+    members = []
+    for network, path in run.snapshot_paths:
+        snapshot = load_snapshot(path, network)
+        embedder = run.work / "embedders" / f"{member_name(snapshot)}.onnx"
+        if not embedder.exists():
+            export_embedder(snapshot, store.mean, store.deviation, embedder, probe)
+        members.append((snapshot, embedder))
+        advance(1)
+    return members
+
+
+def _embed(
+    run: Run, store: FeatureStore, members: Sequence[tuple[Snapshot, Path]], advance: Advance
+) -> NDArray[np.float32]:
+    """Embeddings of the clips at their own speed, (clips, members, 128), kept in files of `EMBEDDING_ROWS` clips."""
+    encoder = Encoder([path.read_bytes() for _, path in members], device=Device.CPU)
+    rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
+    parts = []
+    for start in range(0, len(rows), EMBEDDING_ROWS):
+        path = run.work / "embeddings" / f"{start:06d}.npy"
+        if not path.exists():
+            log_mels = np.asarray(store.log_mels[rows[start : start + EMBEDDING_ROWS]])
+            embeddings = encoder.encode(log_mels, range(len(members)))
+            write_atomically(path, partial(np.save, arr=embeddings))
+        parts.append(np.load(path))
+        advance(len(parts[-1]))
+    return np.concatenate(parts)

@@ -1,0 +1,152 @@
+"""What is trained: one `Recipe` holds every choice, and the manifest of a bundle records it.
+
+`paper` is the paper's ensemble, exactly. `quick` is the same method at the best size that about twenty minutes on two
+cores can pay: one network of sixteen sub-clusters, both heads, four snapshots; its budget counts optimiser steps, so
+that its time hardly grows with the recordings. `smoke` is a minute's worth, for tests and the demonstration bundle.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from models.vocabulary import LossChoice, ThresholdRule
+
+class ScaleRule(StrEnum):
+    """``published``: s is adapted in each training step. ``fixed``: s keeps its initial value."""
+
+    PUBLISHED = "published"
+    FIXED = "fixed"
+
+
+PAPER_LOSS_CHOICE: Mapping[str, LossChoice] = MappingProxyType(
+    {
+        "ToyCar": LossChoice.BOTH_HEADS,
+        "ToyTrain": LossChoice.BOTH_HEADS,
+        "pump": LossChoice.BOTH_HEADS,
+        "slider": LossChoice.BOTH_HEADS,
+        "fan": LossChoice.SECTIONS,
+        "gearbox": LossChoice.SECTIONS,
+        "valve": LossChoice.SECTIONS,
+    }
+)
+"""Paper 2.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network of the ensemble: ``heads`` is what it was trained to tell apart."""
+
+    heads: LossChoice
+    sub_clusters: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder under the work folder and begins its members' names."""
+        return f"{self.heads.value.replace(' ', '-')}-s{self.sub_clusters}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long a network trains on so many clips: ``snapshot_epochs`` ends with the last epoch."""
+
+    epoch_steps: int
+    snapshot_epochs: tuple[int, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the recordings."""
+        return self.snapshot_epochs[-1]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.epochs * self.epoch_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every choice of a training run.
+
+    ``epochs``: passes over the recordings; or ``steps``: optimiser steps, whatever the number of recordings, in epochs
+    of at most ``longest_epoch_steps``. ``snapshots``: evenly spaced, the last at the end. ``loss``: per machine type
+    whose members score it, ``default_loss`` for the others. ``temporal_maximum``: machine types with Eq. (4)'s term.
+    """
+
+    name: str
+    sub_clusters: tuple[int, ...]
+    heads: tuple[LossChoice, ...]
+    snapshots: int
+    calibration: ThresholdRule
+    epochs: int | None = None
+    steps: int | None = None
+    longest_epoch_steps: int = 160
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    scale: ScaleRule = ScaleRule.PUBLISHED
+    regularisation: float = 1e-3
+    percentile: float = 90.0
+    default_loss: LossChoice = LossChoice.BOTH_HEADS
+    loss: Mapping[str, LossChoice] = field(default_factory=dict)
+    temporal_maximum: tuple[str, ...] = ("valve",)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks to train, in order."""
+        return tuple(Network(heads, size) for heads in self.heads for size in self.sub_clusters)
+
+    def schedule(self, n_clips: int) -> Schedule:
+        """The schedule of each network for ``n_clips`` training clips, contrast copies included."""
+        epoch_steps = max(1, math.ceil(n_clips / self.batch_size))
+        if self.epochs is not None:
+            epochs = self.epochs
+        else:
+            assert self.steps is not None
+            epoch_steps = min(epoch_steps, self.longest_epoch_steps)
+            epochs = max(self.snapshots, round(self.steps / epoch_steps))
+        return Schedule(epoch_steps, tuple(epochs * (i + 1) // self.snapshots for i in range(self.snapshots)))
+
+    def loss_of(self, machine_type: str) -> LossChoice:
+        """Whose members score this machine type."""
+        return self.loss.get(machine_type, self.default_loss)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest: plain values."""
+        return {**asdict(self), "loss": {name: choice.value for name, choice in self.loss.items()}}
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                name="paper",
+                sub_clusters=(1, 2, 4, 8, 16),
+                heads=(LossChoice.BOTH_HEADS, LossChoice.SECTIONS),
+                snapshots=4,
+                epochs=400,
+                calibration=ThresholdRule.PAPER,
+                loss=PAPER_LOSS_CHOICE,
+            ),
+            Recipe(
+                name="quick",
+                sub_clusters=(16,),
+                heads=(LossChoice.BOTH_HEADS,),
+                snapshots=4,
+                steps=3200,
+                calibration=ThresholdRule.HELD_OUT,
+            ),
+            Recipe(
+                name="smoke",
+                sub_clusters=(2,),
+                heads=(LossChoice.BOTH_HEADS,),
+                snapshots=2,
+                steps=120,
+                batch_size=32,
+                calibration=ThresholdRule.HELD_OUT,
+            ),
+        )
+    }
+)
