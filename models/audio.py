@@ -148,7 +148,7 @@ def _check_layout(rate_hz: int, channels: int, channel: int | None) -> None:
         raise UndecodableAudio(f"The clip has {channels} channels; at most {_MOST_CHANNELS} are accepted.")
     if channel is not None and channel >= channels:
         raise UndecodableAudio(
-            f"Channel {channel} (from 0) was asked for, but the clip has {channels}. Record as the bundle's front end says."
+            f"Channel {channel} (from 0) was asked for, but the clip has {channels}. Record as the bundle was trained."
         )
 
 
@@ -157,7 +157,7 @@ def _refuse_undecodable(file: BinaryIO, error: soundfile.LibsndfileError) -> Non
     magic = file.read(4)
     if magic in {b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"riff"}:
         raise UndecodableAudio(
-            f"The clip starts like an audio file but cannot be decoded ({error.error_string}) Send it whole, unmodified."
+            f"The clip starts like an audio file but cannot be decoded ({error.error_string}) Send it whole, as it was."
         ) from error
     raise NotAudio(f"The clip is no audio file (it starts with {magic!r}). Send a WAV, FLAC or OGG file.") from error
 
@@ -210,8 +210,9 @@ def consecutive(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
     What is left at the end of a longer recording is dropped: windows that overlap would count a moment twice.
     """
-    whole = len(waveform) // CLIP_SAMPLES
-    return waveform[: whole * CLIP_SAMPLES].reshape(whole, CLIP_SAMPLES) if whole else windows(waveform)
+    if len(waveform) < CLIP_SAMPLES:
+        return windows(waveform)
+    return waveform[: len(waveform) // CLIP_SAMPLES * CLIP_SAMPLES].reshape(-1, CLIP_SAMPLES)
 
 
 def first_clip(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -228,5 +229,5 @@ def _starts(samples: int, hop_s: float) -> list[int]:
 def _repeated(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(waveform) < MIN_CLIP_S * SAMPLE_RATE_HZ:
         raise ClipTooShort(f"{len(waveform) / SAMPLE_RATE_HZ:.3f} s of sound; at least {MIN_CLIP_S:g} s are needed.")
-    return np.resize(waveform, CLIP_SAMPLES)
-
+    repeated: NDArray[np.float32] = np.resize(waveform, CLIP_SAMPLES)
+    return repeated

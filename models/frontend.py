@@ -1,9 +1,9 @@
-"""The log-mel spectrogram: (160000,) samples -> (313, 128) decibels. Paper 2.2; every number not in the paper is decided
-in `LogMelSpec`.
+"""The log-mel spectrogram: (160000,) samples -> (313, 128) decibels (paper 2.2).
 
 Conventions: waveforms are float32 in [-1, 1] at 16 kHz, ten seconds long; time is the second to last axis of a
 spectrogram and mel the last. Frames are centred with reflected edges, the window is the symmetric Hann window, the
-filters are Slaney's, normalised to equal area. Training and serving call the same function; there is no second front end.
+filters are Slaney's, normalised to equal area. Every number that the paper leaves open stands in `LogMelSpec`. Training
+and serving call the same function; there is no second front end.
 """
 
 from dataclasses import dataclass

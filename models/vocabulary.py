@@ -52,7 +52,7 @@ class ThresholdRule(StrEnum):
 
 
 class LossChoice(StrEnum):
-    """Whose members score a machine type (paper 2.5): networks trained with both heads, with the section head, or all."""
+    """Whose members score a machine type (paper 2.5): networks trained with both heads, the section head, or all."""
 
     BOTH_HEADS = "both heads"
     SECTIONS = "sections"

@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--machine-types", nargs="+", metavar="TYPE", help="of the seven; all by default")
     synthesize.add_argument("--sections", type=int, default=2, help="sections a machine type (default 2)")
     synthesize.add_argument("--train-clips", type=int, default=40, help="source clips a section (default 40)")
-    synthesize.add_argument("--test-clips", type=int, default=10, help="normal and faulty clips a domain (default 10 each)")
+    synthesize.add_argument(
+        "--test-clips", type=int, default=10, help="normal and faulty clips a domain (default 10 each)"
+    )
     synthesize.set_defaults(run=_synthesize)
 
     manifest = commands.add_parser("manifest", help="draft a manifest from a folder of your own recordings")
@@ -46,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=words)
         _data(stage)
         stage.add_argument("--recipe", choices=sorted(RECIPES), default="quick", help="default: quick")
-        stage.add_argument("--work", type=Path, required=True, help="folder where the stages meet; a killed run resumes")
+        stage.add_argument(
+            "--work", type=Path, required=True, help="folder where the stages meet; a killed run resumes"
+        )
         stage.add_argument("--seed", type=int, default=0)
         stage.add_argument("--workers", type=int, help="processes for the features; default: one a core")
         stage.add_argument("--dry-run", action="store_true", help="print device, stages and estimated time, and stop")
@@ -57,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
                 choices=[rule.value for rule in (ThresholdRule.PAPER, ThresholdRule.HELD_OUT)],
                 help="which scores a source threshold is the percentile of; default: the recipe's",
             )
-            stage.add_argument("--demonstration", action="store_true", help="mark the bundle as one for demonstration only")
+            stage.add_argument(
+                "--demonstration", action="store_true", help="mark the bundle as one for demonstration only"
+            )
         stage.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="the only maker of tables: score test recordings with a bundle")

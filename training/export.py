@@ -28,7 +28,11 @@ def member_name(snapshot: Snapshot) -> str:
 
 
 def export_embedder(
-    snapshot: Snapshot, mean: NDArray[np.float64], deviation: NDArray[np.float64], path: Path, probe: NDArray[np.float32]
+    snapshot: Snapshot,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    path: Path,
+    probe: NDArray[np.float32],
 ) -> float:
     """Write one embedder as ONNX and check it against Keras.
 

@@ -1,4 +1,4 @@
-"""Training one network of the ensemble: snapshots at set epochs, and a checkpoint at each, so that a killed run resumes.
+"""Training one network of the ensemble: snapshots at set epochs, a checkpoint at each, so that a killed run resumes.
 
 A run is a function of (recordings, recipe, seed): the order of the clips and the mixup weights of an epoch are drawn
 from (seed, network, epoch), so a resumed run sees the batches that the uninterrupted one would have seen. Under the
@@ -158,10 +158,15 @@ def fit_network(
         history = np.concatenate([history, row[None]])
         limited = bool(history[-LIMIT_PATIENCE:, -1].any())
         for due, path in zip(schedule.snapshot_epochs, paths, strict=True):
-            if epoch >= due and not path.exists() and (not limited or epoch >= due + LIMIT_PATIENCE):
+            if not path.exists() and takes_snapshot(epoch, due, limited=limited):
                 _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited)
         _save_checkpoint(folder / "checkpoint.npz", model, history)
     return paths
+
+
+def takes_snapshot(epoch: int, due: int, *, limited: bool) -> bool:
+    """Whether the snapshot due after epoch ``due`` is taken after ``epoch``: it waits while a scale met its limit lately."""
+    return epoch >= due and (not limited or epoch >= due + LIMIT_PATIENCE)
 
 
 def _train_epoch(

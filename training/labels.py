@@ -1,4 +1,4 @@
-"""What the two heads tell apart: the class of each training clip, and contrast classes where there would be only one."""
+"""What the two heads tell apart: the class of each training clip, contrast classes where there would be only one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ def adapted_scale(scale: Any, cosines: Any, labels: Any, sub_clusters: int) -> A
 
 
 def class_log_probabilities(scale: Any, cosines: Any, sub_clusters: int) -> Any:
-    """ln of Eq. (1): a class's probability is the sum of the softmax over its sub-clusters. (clips, C*S) -> (clips, C)."""
+    """ln of Eq. (1), (clips, C*S) -> (clips, C): a class's probability is the sum of the softmax over its columns."""
     logits = scale * cosines
     by_class = ops.reshape(logits, (-1, logits.shape[-1] // sub_clusters, sub_clusters))
     return ops.logsumexp(by_class, axis=2) - ops.logsumexp(logits, axis=1, keepdims=True)
@@ -71,7 +71,9 @@ class SubClusterAdaCos(keras.layers.Layer):  # type: ignore[misc]
     def build(self, embedding_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002 - Keras asks for it by name
         """Make the centres and the scale."""
         self.centers = self.add_weight(
-            shape=(embedding_shape[-1], self.n_classes * self.sub_clusters), initializer="glorot_uniform", name="centers"
+            shape=(embedding_shape[-1], self.n_classes * self.sub_clusters),
+            initializer="glorot_uniform",
+            name="centers",
         )
         self.scale = self.add_weight(
             shape=(),

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import Device, Encoder
-from models.errors import DataError, NotTrainable
+from models.errors import BundleError, DataError, NotTrainable
 from models.frontend import LogMelSpec
 from models.vocabulary import LossChoice, Split
 from training.assemble import assemble_bundle
@@ -68,8 +68,8 @@ class Run:
         training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
         if not training:
             raise NotTrainable(
-                f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' folders, "
-                "or say 'train' in the manifest's column 'split'."
+                f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
+                "folders, or say 'train' in the manifest's column 'split'."
             )
         return cls(training, recipe, seed, work)
 
@@ -105,8 +105,7 @@ class Run:
             *(Stage(f"network {network.name}", self.schedule.steps, step) for network in self.recipe.networks),
             Stage("export", members, 5.0),
             Stage("embeddings", self.n_clips, 0.002 * members),
-            Stage("mixtures", 2 * clips, 0.004 * members),
-            Stage("bundle", 1, 2.0),
+            Stage("mixtures", 2 * clips, 0.008 * members),
         ]
 
     def describe(self, device: str) -> str:
@@ -126,7 +125,14 @@ class Run:
         return "\n".join(lines)
 
 
-def train(run: Run, bundle: Path | None, *, until: Until = Until.BUNDLE, workers: int | None = None) -> None:
+def train(
+    run: Run,
+    bundle: Path | None,
+    *,
+    until: Until = Until.BUNDLE,
+    workers: int | None = None,
+    demonstration: bool = False,
+) -> None:
     """Run the stages up to ``until``; with ``Until.BUNDLE`` write the bundle to ``bundle``.
 
     Raises
@@ -134,7 +140,8 @@ def train(run: Run, bundle: Path | None, *, until: Until = Until.BUNDLE, workers
     DataError : where the work folder belongs to another run, or a recording cannot be used.
     TrainingDiverged, BundleError : see there.
     """
-    _claim(run)
+    if bundle is not None and bundle.exists():
+        raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     with Progress(run.stages()) as progress:
         store = extract_features(
             run.recordings,
@@ -144,6 +151,7 @@ def train(run: Run, bundle: Path | None, *, until: Until = Until.BUNDLE, workers
             workers=workers,
             advance=progress.stage("features"),
         )
+        _claim(run, store)
         labels = label(store.clips)
         if until >= Until.FIT:
             _fit(run, store, labels, progress)
@@ -153,7 +161,14 @@ def train(run: Run, bundle: Path | None, *, until: Until = Until.BUNDLE, workers
             assert bundle is not None
             embeddings = _embed(run, store, members, progress.stage("embeddings"))
             assemble_bundle(
-                run, store, members, embeddings, bundle, progress.stage("mixtures"), progress.stage("bundle")
+                store,
+                members,
+                embeddings,
+                run.recipe,
+                run.seed,
+                bundle,
+                demonstration=demonstration,
+                advance=progress.stage("mixtures"),
             )
 
 
@@ -170,13 +185,16 @@ def device() -> str:
     return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {os.cpu_count()} cores")
 
 
-def _claim(run: Run) -> None:
-    """Mark the work folder as this run's: checkpoints of other recordings, classes or seeds must not be mixed in."""
-    rows = [(str(r.path), *r.key_and_class, r.domain.value, r.recording) for r in run.recordings]
+def _claim(run: Run, store: FeatureStore) -> None:
+    """Mark the work folder as this run's: what follows from other sounds, classes or seeds must not be mixed in."""
+    classes = [
+        (*clip.recording.attribute_class, "in", clip.recording.machine_type, clip.recording.section)
+        for clip in store.clips
+    ]
     mine = {
-        "recipe": run.recipe.as_json(),
+        "recipe": run.recipe.decides_networks(),
         "seed": run.seed,
-        "recordings": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "recordings": hashlib.sha256(json.dumps([store.digest, classes]).encode()).hexdigest(),
     }
     path = run.work / "run.json"
     if path.exists():
@@ -184,8 +202,8 @@ def _claim(run: Run) -> None:
         differing = sorted(name for name in mine if theirs.get(name) != mine[name])
         if differing:
             raise DataError(
-                f"{run.work} holds a run with another {' and '.join(differing)}. Choose another --work folder, or "
-                "delete this one to start anew."
+                f"{run.work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
+                "another --work folder, or delete this one to start anew."
             )
     write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
 

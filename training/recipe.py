@@ -5,14 +5,16 @@ cores can pay: one network of sixteen sub-clusters, both heads, four snapshots; 
 that its time hardly grows with the recordings. `smoke` is a minute's worth, for tests and the demonstration bundle.
 """
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from models.vocabulary import LossChoice, ThresholdRule
+
 
 class ScaleRule(StrEnum):
     """``published``: s is adapted in each training step. ``fixed``: s keeps its initial value."""
@@ -112,9 +114,15 @@ class Recipe:
         """Whose members score this machine type."""
         return self.loss.get(machine_type, self.default_loss)
 
+    def decides_networks(self) -> dict[str, Any]:
+        """The choices that a trained network depends on; the others may change without training again."""
+        later = {"name", "calibration", "percentile", "default_loss", "loss", "temporal_maximum", "regularisation"}
+        return {name: value for name, value in self.as_json().items() if name not in later}
+
     def as_json(self) -> dict[str, Any]:
         """For the manifest: plain values."""
-        return {**asdict(self), "loss": {name: choice.value for name, choice in self.loss.items()}}
+        values = {each.name: getattr(self, each.name) for each in fields(self)} | {"loss": dict(self.loss)}
+        return dict(json.loads(json.dumps(values)))
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

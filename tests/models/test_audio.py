@@ -29,9 +29,7 @@ def tone(seconds: float = 10.0, rate_hz: int = 16_000, level: float = 0.3) -> ND
     return wave
 
 
-def encoded(
-    samples: NDArray[Any], rate_hz: int = 16_000, container: str = "WAV", subtype: str = "PCM_16"
-) -> bytes:
+def encoded(samples: NDArray[Any], rate_hz: int = 16_000, container: str = "WAV", subtype: str = "PCM_16") -> bytes:
     """The samples as a file's bytes."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate_hz, format=container, subtype=subtype)

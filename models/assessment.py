@@ -1,0 +1,143 @@
+"""What is said of a clip: the answer's fields, and the warnings that go with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip
+from models.decision import Calibration, smallest_false_alarm_rate
+from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
+
+FEW_CLIPS: Final = 30
+"""Under so many calibration clips an answer carries a warning."""
+LEVEL_MARGIN_DB: Final = 6.0
+"""A clip so far under the lowest level of the training clips is probably recorded otherwise than they were."""
+CLIPPED_SHARE: Final = 0.001
+"""A larger share of raw samples at full scale is heard as broad-band noise, which no training clip has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning: a documented code, and a sentence with the values and what to do."""
+
+    code: WarningCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScore:
+    """The decision score of one ten-second window of a longer clip, nats."""
+
+    start_s: float
+    decision_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SystemAssessment:
+    """What one system says: its anomaly score, and the terms it is the sum of (None: a term that does not apply)."""
+
+    score: float
+    p_value: float | None
+    terms: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFacts:
+    """The clip as it was received; ``windows`` is how many ten-second windows were scored."""
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    level_dbfs: float
+    sha256: str
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """How anomalous a clip is, and whether that is normal for its section and domain.
+
+    ``anomaly_score`` (Z, for ranking) and ``decision_score`` (which the threshold is for) are nats, higher is more
+    anomalous, comparable only within one bundle, section and domain. ``p_value``: how rarely a normal clip scores this
+    high. ``deviation``: how many robust standard deviations above the calibration's median. ``decision``,
+    ``threshold``, ``p_value`` and ``deviation`` are None where no clip stands behind them. ``window_scores``: None for
+    a single window.
+    """
+
+    machine_type: str
+    section: str
+    domain: Domain
+    decision: Decision | None
+    anomaly_score: float
+    decision_score: float
+    threshold: float | None
+    threshold_rule: ThresholdRule
+    p_value: float | None
+    calibration_clips: int
+    deviation: float | None
+    systems: Mapping[str, SystemAssessment]
+    window_scores: tuple[WindowScore, ...] | None
+    clip: ClipFacts
+    warnings: tuple[Notice, ...]
+
+
+def notices(
+    clip: Clip, calibration: Calibration, lowest_level_dbfs: float | None, *, demonstration: bool
+) -> tuple[Notice, ...]:
+    """The warnings that go with an answer; ``lowest_level_dbfs`` is the lowest of the clips it is compared with."""
+    found: list[Notice] = []
+    n_clips = len(calibration.scores)
+    if calibration.threshold is None:
+        found.append(
+            Notice(
+                WarningCode.NO_THRESHOLD,
+                f"{n_clips} calibration clips stand behind this section and domain, too few for a threshold: the score "
+                "ranks clips but decides nothing. Train with more recordings, or register target clips.",
+            )
+        )
+    elif n_clips < FEW_CLIPS:
+        found.append(
+            Notice(
+                WarningCode.FEW_CALIBRATION_CLIPS,
+                f"{n_clips} clips stand behind the threshold; {FEW_CLIPS} or more make it reliable. No p-value under "
+                f"{smallest_false_alarm_rate(n_clips):.3f} can be given.",
+            )
+        )
+    if lowest_level_dbfs is not None and clip.level_dbfs < lowest_level_dbfs - LEVEL_MARGIN_DB:
+        found.append(
+            Notice(
+                WarningCode.LEVEL_BELOW_NORMAL,
+                f"The clip's level is {clip.level_dbfs:.1f} dBFS, the quietest normal clip's {lowest_level_dbfs:.1f}. "
+                "Check the microphone, its gain, and that the machine runs.",
+            )
+        )
+    if clip.clipped_share > CLIPPED_SHARE:
+        found.append(
+            Notice(
+                WarningCode.CLIPPED,
+                f"{clip.clipped_share:.2%} of the samples are at full scale. Lower the microphone's gain.",
+            )
+        )
+    if clip.sample_rate_hz < SAMPLE_RATE_HZ:
+        found.append(
+            Notice(
+                WarningCode.RATE_BELOW_16_KHZ,
+                f"The clip was recorded at {clip.sample_rate_hz} Hz: sound above {clip.sample_rate_hz // 2} Hz is "
+                f"missing. Record at {SAMPLE_RATE_HZ} Hz or more.",
+            )
+        )
+    if len(clip.waveform) < CLIP_SAMPLES:
+        found.append(
+            Notice(
+                WarningCode.REPEATED_TO_10_S,
+                f"The clip lasts {clip.duration_s:.3f} s and was repeated to {CLIP_S:g} s. Record {CLIP_S:g} s.",
+            )
+        )
+    if demonstration:
+        found.append(
+            Notice(
+                WarningCode.DEMONSTRATION_BUNDLE,
+                "The demonstration bundle knows generated sounds only. Train a bundle on your own recordings.",
+            )
+        )
+    return tuple(found)

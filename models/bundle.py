@@ -1,0 +1,225 @@
+"""The bundle, an immutable folder with everything that serving needs; this module is the only owner of its format.
+
+::
+
+    manifest.json                            what is in it, and the digest of every other file (models/manifest.py)
+    embedders/<member file>.onnx             one network a member; its first layer standardises the log-mel
+    sections/<machine type>/<section>.pkl    the mixtures of one section: plain dictionaries of numpy arrays
+    calibration.npz                          per section and domain: calibration scores, mel bands, levels
+    thresholds.json                          derived from it, for people
+    canary.npz                               two clips and the scores they must be given
+
+Reading is parse, verify, construct: nothing is interpreted before each file's digest has been checked, on the very
+bytes that are interpreted then.
+
+``python -m models.bundle verify BUNDLE`` reads a bundle as the service would and says whether it can be trusted.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.contents import (
+    LEVEL_QUANTILES,
+    CalibrationKey,
+    Canary,
+    SectionCalibration,
+    check_thresholds,
+    decode_calibrations,
+    decode_canary,
+    decode_section,
+    encode_calibrations,
+    encode_canary,
+    encode_section,
+    encode_thresholds,
+)
+from models.errors import BundleDigestError, BundleError, BundleFormatError, BundleNotFound
+from models.folders import list_folder, write_folder
+from models.manifest import FILE_NAME, Manifest, parse_manifest, render_manifest
+from models.scoring import SectionModel
+from models.vocabulary import SectionKey
+
+__all__ = ["LEVEL_QUANTILES", "Bundle", "CalibrationKey", "Canary", "SectionCalibration", "read_bundle", "write_bundle"]
+
+_CALIBRATION, _THRESHOLDS, _CANARY = "calibration.npz", "thresholds.json", "canary.npz"
+_AGAIN = "Get the bundle again from where it was made, or train a new one."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A bundle in memory.
+
+    ``embedders``: member file name -> ONNX model. ``sections``: the mixtures, their members aligned with
+    ``manifest.members_of(machine type)``. ``calibrations``: one for each domain that the manifest lists for a section.
+    A bundle that has not been written yet has no ``id`` and no ``folder``, and may have no ``canary``.
+    """
+
+    manifest: Manifest
+    embedders: Mapping[str, bytes]
+    sections: Mapping[SectionKey, SectionModel]
+    calibrations: Mapping[CalibrationKey, SectionCalibration]
+    canary: Canary | None = None
+    id: str = ""
+    folder: Path | None = None
+
+    def path_of(self, name: str) -> Path:
+        """Where one of its files is, to be named in an error."""
+        return (self.folder or Path("bundle in memory")) / name
+
+
+def embedder_path(file: str) -> str:
+    """Where a member's network is, relative to the bundle's folder."""
+    return f"embedders/{file}"
+
+
+def section_path(key: SectionKey) -> str:
+    """Where a section's mixtures are, relative to the bundle's folder."""
+    return f"sections/{key.machine_type}/{key.section}.pkl"
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
+    """Write ``bundle`` as ``folder``: whole or not at all, whenever this process is killed.
+
+    Returns
+    -------
+    The bundle with its id, its digests and its folder.
+
+    Raises
+    ------
+    BundleError : where ``folder`` exists, or the disk refuses.
+    ValueError : where the bundle has no canary, or its parts do not agree with its manifest.
+    """
+    _check_parts(bundle)
+    if bundle.canary is None:
+        raise ValueError("a bundle is written with its canary: see Detector.record_canary")
+    files = {
+        **{embedder_path(member.file): bundle.embedders[member.file] for member in bundle.manifest.members},
+        **{section_path(key): encode_section(bundle.sections[key]) for key in bundle.manifest.sections},
+        _CALIBRATION: encode_calibrations(bundle.calibrations),
+        _THRESHOLDS: encode_thresholds(bundle.calibrations),
+        _CANARY: encode_canary(bundle.canary),
+    }
+    digests = {name: _digest(content) for name, content in sorted(files.items())}
+    manifest = Manifest.model_validate(dict(bundle.manifest) | {"files": digests})
+    content, identity = render_manifest(manifest)
+    write_folder(folder, {**files, FILE_NAME: content})
+    return replace(bundle, manifest=manifest, id=identity, folder=Path(os.path.realpath(folder)))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle folder, or the one that a symbolic link names, and check every byte of it.
+
+    Raises
+    ------
+    BundleNotFound, BundleFormatError, BundleDigestError, UnsafePickle; each names the file and what to do.
+    """
+    root = Path(os.path.realpath(folder))  # once: the link may be changed while its bundle is read
+    if not (root / FILE_NAME).exists():
+        raise BundleNotFound(root, f"there is no bundle here (no {FILE_NAME}). Name the folder that holds one.")
+    found = list_folder(root)
+    manifest, identity = parse_manifest(_read(root / FILE_NAME), root / FILE_NAME)
+    _check_files(root, manifest, found - {FILE_NAME})
+    files = {name: _verified(root / name, digest) for name, digest in manifest.files.items()}
+    calibrations = decode_calibrations(files.pop(_CALIBRATION), root / _CALIBRATION, _calibration_keys(manifest))
+    check_thresholds(files.pop(_THRESHOLDS), root / _THRESHOLDS, calibrations)
+    sections = {
+        key: decode_section(
+            files.pop(section_path(key)), root / section_path(key), len(manifest.members_of(key.machine_type))
+        )
+        for key in manifest.sections
+    }
+    canary = decode_canary(files.pop(_CANARY), root / _CANARY)
+    if (canary.key, canary.domain) not in calibrations:
+        raise BundleFormatError(root / _CANARY, f"the canary's {canary.key} is not in the bundle. {_AGAIN}")
+    embedders = {member.file: files[embedder_path(member.file)] for member in manifest.members}
+    return Bundle(manifest, embedders, sections, calibrations, canary, identity, root)
+
+
+def _calibration_keys(manifest: Manifest) -> list[CalibrationKey]:
+    return [
+        (key, domain)
+        for key in manifest.sections
+        for domain in manifest.machine_types[key.machine_type].sections[key.section].domains
+    ]
+
+
+def _check_parts(bundle: Bundle) -> None:
+    """Raise ValueError where a bundle to be written would be refused when it is read."""
+    manifest = bundle.manifest
+    expected: dict[str, tuple[set[Any], set[Any]]] = {
+        "embedders": ({member.file for member in manifest.members}, set(bundle.embedders)),
+        "sections": (set(manifest.sections), set(bundle.sections)),
+        "calibrations": (set(_calibration_keys(manifest)), set(bundle.calibrations)),
+    }
+    for part, (stated, given) in expected.items():
+        if stated != given:
+            raise ValueError(f"the manifest and the {part} differ in {sorted(map(str, stated ^ given))}")
+    for key, model in bundle.sections.items():
+        if len(model.members) != len(manifest.members_of(key.machine_type)):
+            raise ValueError(f"{key} has {len(model.members)} members' mixtures, which the manifest denies")
+
+
+def _check_files(root: Path, manifest: Manifest, found: frozenset[str]) -> None:
+    """The manifest must name the format's files and no others, and the folder hold those and no others."""
+    stated = set(manifest.files)
+    expected = {
+        *(embedder_path(member.file) for member in manifest.members),
+        *(section_path(key) for key in manifest.sections),
+        *(_CALIBRATION, _THRESHOLDS, _CANARY),
+    }
+    if stated != expected:
+        name = min(stated ^ expected)
+        raise BundleFormatError(root / FILE_NAME, f"its list of files is wrong about {name!r}. {_AGAIN}")
+    if missing := stated - found:
+        raise BundleDigestError(root / min(missing), f"the file is missing. {_AGAIN}")
+    if unexpected := found - stated:
+        raise BundleDigestError(
+            root / min(unexpected), "an unexpected file: the manifest does not name it. Remove it from the bundle."
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(path, f"cannot be read ({error.strerror}). Check the file's permissions.") from error
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    content = _read(path)
+    if (found := _digest(content)) != digest:
+        raise BundleDigestError(path, f"the file was altered: its SHA-256 is {found}, not {digest}. {_AGAIN}")
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 for a bundle that can be trusted, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m models.bundle", description="Look after bundles.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", help="check every byte of a bundle")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    folder: Path = parser.parse_args(arguments).bundle
+    try:
+        bundle = read_bundle(folder)
+    except BundleError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(
+        f"{folder}: bundle {bundle.id} is whole and unaltered: {len(bundle.manifest.members)} members, "
+        f"{len(bundle.manifest.machine_types)} machine types, {len(bundle.sections)} sections, "
+        f"{len(bundle.manifest.files) + 1} files."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

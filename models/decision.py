@@ -1,0 +1,103 @@
+"""From a score to a decision: calibration scores, p-values, thresholds.
+
+Conventions: scores are decision scores in nats, higher is more anomalous; calibration scores are those of normal clips
+of one section and domain, by the rule that the calibration names. What no clip stands behind is None, never a default.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.vocabulary import Decision, ThresholdRule
+
+PERCENTILE = 90.0
+"""Of the calibration scores, the threshold (paper 2.6): by design a tenth of normal clips lie above."""
+
+_NORMAL_CONSISTENCY = 1.4826
+"""Makes the median absolute deviation of normally distributed values their standard deviation."""
+
+Scores = NDArray[np.floating[Any]] | Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Scores of normal clips of one section and domain, and the threshold they give.
+
+    ``scores``: (n,) float64, ascending. ``rule``: which clips these are. ``percentile``: 0 to 100. ``threshold``: that
+    percentile of the scores; None where there are none.
+    """
+
+    scores: NDArray[np.float64]
+    rule: ThresholdRule
+    percentile: float
+    threshold: float | None
+
+    @classmethod
+    def from_scores(cls, scores: Scores, rule: ThresholdRule, percentile: float = PERCENTILE) -> Self:
+        """Sort the scores and take their percentile, linearly interpolated (paper 2.6).
+
+        Raises
+        ------
+        ValueError : where a score is not finite, or the percentile is not within 0 to 100.
+        """
+        ordered = np.sort(np.asarray(scores, np.float64).ravel())
+        if not np.isfinite(ordered).all():
+            raise ValueError("Calibration scores must be finite.")
+        if not 0.0 <= percentile <= 100.0:
+            raise ValueError(f"A percentile lies between 0 and 100, not at {percentile}.")
+        threshold = float(np.percentile(ordered, percentile)) if len(ordered) else None
+        return cls(ordered, rule, percentile, threshold)
+
+
+def p_value(score: float, calibration_scores: Scores) -> float | None:
+    """How rarely a normal clip scores this high: (1 + number of calibration scores >= score) / (n + 1).
+
+    From 1/(n + 1) to 1, and for a normal clip that is exchangeable with the calibration clips at most u with a
+    probability of at most u. None without calibration scores.
+
+    Raises
+    ------
+    ValueError : for a score that is NaN, which would come out as the rarest of all.
+    """
+    if np.isnan(score):
+        raise ValueError("NaN has no p-value.")
+    n = len(calibration_scores)
+    if n == 0:
+        return None
+    return (1 + int(np.count_nonzero(np.asarray(calibration_scores) >= score))) / (n + 1)
+
+
+def smallest_false_alarm_rate(n: int) -> float:
+    """The smallest p-value that n calibration scores can give, 1/(n + 1): no rarer event can be told from n clips."""
+    return 1.0 / (n + 1)
+
+
+def deviation(score: float, calibration_scores: Scores) -> float | None:
+    """Robust standard deviations above the calibration median: (score - median) / (1.4826 MAD).
+
+    Still rises where the p-value has reached its floor. None without calibration scores or where their median absolute
+    deviation is 0.
+    """
+    values = np.asarray(calibration_scores, np.float64)
+    if len(values) == 0:
+        return None
+    median = np.median(values)
+    spread = _NORMAL_CONSISTENCY * np.median(np.abs(values - median))
+    return float((score - median) / spread) if spread > 0.0 else None
+
+
+def decide(score: float, threshold: float | None) -> Decision | None:
+    """Anomalous when strictly above the threshold (paper 2.6); None where there is no threshold.
+
+    Raises
+    ------
+    ValueError : for a score that is NaN, which no comparison would call anomalous.
+    """
+    if np.isnan(score):
+        raise ValueError("Nothing can be decided about NaN.")
+    if threshold is None:
+        return None
+    return Decision.ANOMALOUS if score > threshold else Decision.NORMAL

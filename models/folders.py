@@ -1,0 +1,115 @@
+"""Folders that are written whole or not at all, and never change after.
+
+A folder is written under a hidden name beside its place, synced to the disk and renamed. Its writer holds a lock on it,
+which the kernel lets go when the writer dies: so the next writer can tell what a killed one left behind from what
+another is writing at this moment.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.errors import BundleDigestError, BundleError
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` (relative path -> content) as ``folder``, which must not exist yet.
+
+    Whenever the process is killed, or the machine goes down, there is either no ``folder`` or the whole one.
+
+    Raises
+    ------
+    BundleError : where the folder exists, or the disk refuses.
+    """
+    _refuse_existing(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+        partial.mkdir()
+        try:
+            with _locked(partial):
+                _fill(partial, files)
+                _refuse_existing(folder)
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _sync(folder.parent)
+    except OSError as error:
+        raise BundleError(
+            folder, f"cannot be written ({error.strerror}). Check the disk's free space and the folder's permissions."
+        ) from error
+
+
+def list_folder(folder: Path) -> frozenset[str]:
+    """Relative paths of all files under ``folder``, which holds nothing else: no link, no device.
+
+    Raises
+    ------
+    BundleDigestError : for a link or a special file, naming it.
+    """
+    files: set[str] = set()
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BundleDigestError(path, "a bundle holds plain files only, no links. Get the bundle again.")
+        files.update(Path(parent, name).relative_to(folder).as_posix() for name in names)
+    return frozenset(files)
+
+
+def _refuse_existing(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise BundleError(
+            folder, "already exists, and a bundle is never overwritten. Choose another name or remove it."
+        )
+
+
+def _fill(partial: Path, files: Mapping[str, bytes]) -> None:
+    folders = {partial}
+    for name, content in files.items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.update(parent for parent in path.parents if parent.is_relative_to(partial))
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    for folder in folders:
+        _sync(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    leftover = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{32}\.partial")
+    for path in folder.parent.iterdir():
+        if leftover.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            try:
+                with _locked(path):
+                    shutil.rmtree(path)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another process is writing it, or was faster
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

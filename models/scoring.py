@@ -1,0 +1,195 @@
+"""The paper's anomaly scores: Eqs. (2), (3) and (4) of its section 2.4 and the ensemble's sum of 2.5.
+
+Conventions: an embedding x has d = 128 dimensions and is L2-normalised; every term is a negative log-likelihood in
+nats, float64, higher is more anomalous. P(. | ., k) is the weighted likelihood of component k, and components are
+searched for their maximum, never summed. A term of a member is (clips,); an ensemble's are sums over its members.
+The paper's 2.6 calls Eq. (2) "Eq. (1)" and Eq. (3) "Eq. (2)"; the numbers here are those beside the equations.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.mixtures import Mixture
+from models.vocabulary import Domain
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberModel:
+    """One member's mixtures of one section s.
+
+    ``section``: P(. | s, k). ``attributes``: P(. | a, k) for each a in a(s), the attributes present in the section.
+    ``target``: P(. | X_target(s), k), None where the section has no target clips.
+
+    Raises
+    ------
+    ValueError : without any attribute mixture. Clips without an attribute make one of their own.
+    """
+
+    section: Mixture
+    attributes: Mapping[str, Mixture]
+    target: Mixture | None
+
+    def __post_init__(self) -> None:
+        if not self.attributes:
+            raise ValueError("A section has at least one attribute mixture, that of its clips without attribute.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionModel:
+    """All that scores a section: ``members`` in the order of its machine type's members.
+
+    ``temporal_maximum``: P_tmax(. | a) for each a in a(s); None for machine types without Eq. (4)'s term.
+
+    Raises
+    ------
+    ValueError : without any member, or with temporal maxima of no attribute.
+    """
+
+    members: tuple[MemberModel, ...]
+    temporal_maximum: Mapping[str, Mixture] | None
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("A section is scored by at least one member.")
+        if self.temporal_maximum is not None and not self.temporal_maximum:
+            raise ValueError("Temporal maxima are of at least one attribute, or None.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """The terms of a score apart, each (clips,) float64 nats summed over the members, or None where it has no part."""
+
+    section: NDArray[np.float64]
+    attribute: NDArray[np.float64] | None = None
+    target: NDArray[np.float64] | None = None
+    temporal_maximum: NDArray[np.float64] | None = None
+
+    @property
+    def anomaly_score(self) -> NDArray[np.float64]:
+        """Z, (clips,): the sum of the terms that take part."""
+        terms = (self.section, self.attribute, self.target, self.temporal_maximum)
+        return _sum(term for term in terms if term is not None)
+
+
+def section_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
+    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k). ``x``: (clips, d)."""
+    return -_best(member.section, x)
+
+
+def attribute_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
+    """Eq. (2), second term: -max_k max_{a in a(s(x))} ln P(x | a, k). ``x``: (clips, d)."""
+    return -_best_of(member.attributes, x)
+
+
+def target_term(target: Mixture, x: Floats) -> NDArray[np.float64]:
+    """Eq. (3), second term: -max_k ln P(x | X_target(s(x)), k). ``x``: (clips, d)."""
+    return -_best(target, x)
+
+
+def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats) -> NDArray[np.float64]:
+    """Eq. (4), third term: -max_{a in a(s(x))} ln P_tmax(t_max(x) | a).
+
+    ``t_max``: (clips, 128), the maximum over time of the standardised log-mel spectrogram.
+    """
+    return -_best_of(temporal_maximum, t_max)
+
+
+def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> Terms:
+    """Eq. (2), Z_source, or Eq. (4) where the model has temporal maxima, summed over the members (2.5).
+
+    Every member is a system with Eq. (4)'s term in it, so the ensemble holds that term once a member.
+    ``embeddings``: (clips, members, d). ``t_max``: (clips, 128), may be None where the model does not need it.
+    """
+    by_member = list(zip(model.members, np.moveaxis(embeddings, 1, 0), strict=True))
+    temporal_maximum = None
+    if model.temporal_maximum is not None:
+        if t_max is None:
+            raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
+        temporal_maximum = len(model.members) * temporal_maximum_term(model.temporal_maximum, t_max)
+    return Terms(
+        section=_sum(section_term(member, x) for member, x in by_member),
+        attribute=_sum(attribute_term(member, x) for member, x in by_member),
+        temporal_maximum=temporal_maximum,
+    )
+
+
+def target_terms(model: SectionModel, embeddings: Floats, target: Sequence[Mixture]) -> Terms:
+    """Eq. (3), Z_target, summed over the members (2.5).
+
+    ``embeddings``: (clips, members, d). ``target``: each member's mixture of the target clips.
+    """
+    by_member = list(zip(model.members, np.moveaxis(embeddings, 1, 0), target, strict=True))
+    return Terms(
+        section=_sum(section_term(member, x) for member, x, _ in by_member),
+        target=_sum(target_term(mixture, x) for _, x, mixture in by_member),
+    )
+
+
+def score_section(
+    model: SectionModel,
+    embeddings: Floats,
+    t_max: Floats | None,
+    domain: Domain,
+    target: Sequence[Mixture] | None = None,
+) -> Terms:
+    """The terms of clips of one section and domain.
+
+    Parameters
+    ----------
+    embeddings : (clips, members, d), L2-normalised.
+    t_max : (clips, 128), or None where the model has no temporal maxima or the domain is target.
+    target : registered target mixtures, one a member, in place of those the model was trained with.
+
+    Raises
+    ------
+    ValueError : where shapes do not fit or values are not finite (a NaN would compare as normal), and for the target
+        domain where there are no target mixtures.
+    """
+    if embeddings.ndim != 3 or embeddings.shape[1] != len(model.members):
+        raise ValueError(f"embeddings must be (clips, {len(model.members)} members, d), not {embeddings.shape}.")
+    if not np.isfinite(embeddings).all() or (t_max is not None and not np.isfinite(t_max).all()):
+        raise ValueError("Embeddings and temporal maxima must be finite.")
+    if t_max is not None and len(t_max) != len(embeddings):
+        raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+    if domain is Domain.SOURCE:
+        return source_terms(model, embeddings, t_max)
+    chosen = [member.target for member in model.members] if target is None else target
+    mixtures = [mixture for mixture in chosen if mixture is not None]
+    if len(mixtures) != len(model.members):
+        raise ValueError(
+            f"A target-domain score needs a target mixture for each of the {len(model.members)} members, "
+            f"{len(mixtures)} are there: register target clips of this section first."
+        )
+    return target_terms(model, embeddings, mixtures)
+
+
+def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
+    """What is compared with the threshold (2.6), (clips,): Z_source, but of Z_target the first term alone.
+
+    The target mixture's means are the training clips themselves, so that their likelihoods under it are inappropriately
+    high: a threshold from them would call every test clip anomalous.
+    """
+    return terms.anomaly_score if domain is Domain.SOURCE else terms.section
+
+
+def _best(mixture: Mixture, x: Floats) -> NDArray[np.float64]:
+    """max_k ln P(x | ., k), (clips,)."""
+    best: NDArray[np.float64] = mixture.weighted_log_likelihoods(x).max(axis=1)
+    return best
+
+
+def _best_of(mixtures: Mapping[str, Mixture], x: Floats) -> NDArray[np.float64]:
+    """max_a max_k ln P(x | a, k), (clips,)."""
+    best: NDArray[np.float64] = np.max([_best(mixture, x) for mixture in mixtures.values()], axis=0)
+    return best
+
+
+def _sum(terms: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sum(list(terms), axis=0)
+    return total

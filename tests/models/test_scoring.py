@@ -1,0 +1,249 @@
+"""Eqs. (2) to (4) against a plain loop over scikit-learn's mixtures and scipy's densities."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
+
+from models.mixtures import Mixture, clip_mixture, fit_mixture, initial_parameters
+from models.scoring import (
+    MemberModel,
+    SectionModel,
+    Terms,
+    attribute_term,
+    decision_score,
+    score_section,
+    section_term,
+    target_term,
+    temporal_maximum_term,
+)
+from models.vocabulary import Domain
+
+Array = NDArray[np.float64]
+D, MELS, MEMBERS, CLIPS = 16, 12, 3, 6
+
+
+def unit(x: Array) -> Array:
+    lengths: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / lengths
+
+
+@dataclass(frozen=True)
+class Case:
+    """A section as it is scored, the same as scikit-learn's fitted mixtures, and clips to score."""
+
+    model: SectionModel
+    sections: list[GaussianMixture]
+    attributes: list[dict[str, GaussianMixture]]
+    targets: list[GaussianMixture]
+    temporal_maximum: dict[str, GaussianMixture]
+    embeddings: NDArray[np.float32]
+    t_max: Array
+
+
+def both(x: Array, centers: Array) -> tuple[GaussianMixture, Mixture]:
+    """The same fit by scikit-learn alone and in the form that is kept."""
+    oracle = GaussianMixture(len(centers), reg_covar=1e-3, random_state=0, **initial_parameters(x, centers, 1e-3)).fit(
+        x
+    )
+    return oracle, fit_mixture(x, len(centers), centers=centers, seed=0)
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    """Three members of S = 1, 2, 3; attributes "fast" and "slow"; three target clips; temporal maxima."""
+    random = np.random.default_rng(0)
+    sections, attributes, targets, members = [], [], [], []
+    for size in range(1, MEMBERS + 1):
+        hubs = unit(random.normal(size=(3, D)))
+        x = unit(np.repeat(hubs, 20, axis=0) + 0.2 * random.normal(size=(60, D)))
+        centers = unit(hubs[:size] + 0.1 * random.normal(size=(size, D)))
+        section, section_mixture = both(x, centers)
+        fitted = {"fast": both(x[:35], centers), "slow": both(x[35:], centers)}
+        clips = unit(random.normal(size=(3, D)))
+        target = both(np.concatenate([clips, clips]), clips)[0]  # each twice: EM where clip_mixture is closed
+        sections.append(section)
+        attributes.append({name: oracle for name, (oracle, _) in fitted.items()})
+        targets.append(target)
+        members.append(
+            MemberModel(section_mixture, {name: kept for name, (_, kept) in fitted.items()}, clip_mixture(clips))
+        )
+    maxima = {name: 2.0 + random.normal(size=(30, 3)) @ random.normal(size=(3, MELS)) for name in ("fast", "slow")}
+    oracles = {name: GaussianMixture(1, reg_covar=1e-3, random_state=0).fit(x) for name, x in maxima.items()}
+    kept = {name: fit_mixture(x, 1, centers=None, seed=0, dtype=np.float64) for name, x in maxima.items()}
+    return Case(
+        SectionModel(tuple(members), kept),
+        sections,
+        attributes,
+        targets,
+        oracles,
+        unit(random.normal(size=(CLIPS, MEMBERS, D))).astype(np.float32),
+        maxima["slow"][:CLIPS] + 0.1 * random.normal(size=(CLIPS, MELS)),
+    )
+
+
+def slow_term(mixtures: Sequence[GaussianMixture], x: Array) -> float:
+    """The term -max over mixtures and components of the weighted log-likelihood of one clip."""
+    best = -math.inf
+    for mixture in mixtures:
+        for weight, mean, covariance in zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True):
+            best = max(best, math.log(weight) + float(multivariate_normal(mean, covariance).logpdf(x)))
+    return -best
+
+
+def slow(case: Case, mixtures_of: Callable[[int], Sequence[GaussianMixture]]) -> Array:
+    """A term of each clip, summed over members in a loop."""
+    wide = case.embeddings.astype(np.float64)
+    return np.array([sum(slow_term(mixtures_of(member), x[member]) for member in range(MEMBERS)) for x in wide])
+
+
+def without_maxima(model: SectionModel) -> SectionModel:
+    return replace(model, temporal_maximum=None)
+
+
+def test_equation_2(case: Case) -> None:
+    """Z_source = -max_k ln P(x | s, k) - max_k max_a ln P(x | a, k), summed over members."""
+    terms = score_section(without_maxima(case.model), case.embeddings, None, Domain.SOURCE)
+    section = slow(case, lambda i: [case.sections[i]])
+    attribute = slow(case, lambda i: list(case.attributes[i].values()))
+    np.testing.assert_allclose(terms.section, section, atol=1e-3)
+    assert terms.attribute is not None
+    np.testing.assert_allclose(terms.attribute, attribute, atol=1e-3)
+    assert terms.target is None
+    assert terms.temporal_maximum is None
+    np.testing.assert_allclose(terms.anomaly_score, np.add(section, attribute), atol=2e-3)
+    np.testing.assert_array_equal(decision_score(terms, Domain.SOURCE), terms.anomaly_score)
+
+
+def test_equation_3(case: Case) -> None:
+    """Z_target = -max_k ln P(x | s, k) - max_k ln P(x | X_target, k), and the first term alone decides (2.6)."""
+    terms = score_section(case.model, case.embeddings, None, Domain.TARGET)
+    section, target = slow(case, lambda i: [case.sections[i]]), slow(case, lambda i: [case.targets[i]])
+    np.testing.assert_allclose(terms.section, section, atol=1e-3)
+    assert terms.target is not None
+    np.testing.assert_allclose(terms.target, target, atol=1e-3)
+    assert terms.attribute is None
+    assert terms.temporal_maximum is None
+    np.testing.assert_allclose(terms.anomaly_score, np.add(section, target), atol=2e-3)
+    np.testing.assert_array_equal(decision_score(terms, Domain.TARGET), terms.section)
+
+
+def test_equation_4(case: Case) -> None:
+    """The third term, -max_a ln P_tmax(t_max(x) | a), once in every member's system; the others are Eq. (2)'s."""
+    terms = score_section(case.model, case.embeddings, case.t_max, Domain.SOURCE)
+    third = np.array([MEMBERS * slow_term(list(case.temporal_maximum.values()), t_max) for t_max in case.t_max])
+    assert terms.temporal_maximum is not None
+    np.testing.assert_allclose(terms.temporal_maximum, third, rtol=1e-8)
+    second = score_section(without_maxima(case.model), case.embeddings, case.t_max, Domain.SOURCE)
+    np.testing.assert_array_equal(terms.section, second.section)
+    np.testing.assert_array_equal(terms.anomaly_score, second.anomaly_score + terms.temporal_maximum)
+    np.testing.assert_array_equal(decision_score(terms, Domain.SOURCE), terms.anomaly_score)
+
+
+def test_an_ensemble_is_the_sum_of_its_members(case: Case) -> None:
+    """Each term of the whole equals the members' own one after the other."""
+    whole = score_section(case.model, case.embeddings, case.t_max, Domain.SOURCE)
+    parts = [
+        score_section(SectionModel((member,), case.model.temporal_maximum), x[:, None], case.t_max, Domain.SOURCE)
+        for member, x in zip(case.model.members, np.moveaxis(case.embeddings, 1, 0), strict=True)
+    ]
+    np.testing.assert_allclose(whole.anomaly_score, sum(part.anomaly_score for part in parts), rtol=1e-12)
+
+
+def test_a_clip_scores_the_same_alone(case: Case) -> None:
+    """What the service scores one by one is what calibration scores at once."""
+    for domain in Domain:
+        at_once = score_section(case.model, case.embeddings, case.t_max, domain).anomaly_score
+        for i in range(CLIPS):
+            rows = slice(i, i + 1)
+            alone = score_section(case.model, case.embeddings[rows], case.t_max[rows], domain).anomaly_score
+            np.testing.assert_allclose(alone, at_once[rows], rtol=1e-6)
+
+
+def test_registered_target_mixtures_replace_the_trained_ones(case: Case) -> None:
+    """Their own clips score highest likelihood; the section term stays."""
+    registered = [clip_mixture(x) for x in np.moveaxis(case.embeddings[:3], 1, 0)]
+    before = score_section(case.model, case.embeddings, None, Domain.TARGET)
+    after = score_section(case.model, case.embeddings, None, Domain.TARGET, registered)
+    assert after.target is not None
+    np.testing.assert_array_equal(before.section, after.section)
+    perfect = -MEMBERS * (0.5 * D * -np.log(2 * np.pi * 1e-3) - np.log(3))
+    np.testing.assert_allclose(after.target[:3], perfect, atol=1e-3)
+    assert (after.target[3:] > perfect + 100).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_adding_an_attribute_mixture_never_raises_a_score(seed: int, sizes: list[int]) -> None:
+    """For both the attribute term and the temporal maximum's: a larger set has no smaller maximum."""
+    random = np.random.default_rng(seed)
+    mixtures = {
+        f"attribute-{i}": fit_mixture(unit(random.normal(size=(2 * size, D))), 2, centers=None, seed=0)
+        for i, size in enumerate(sizes)
+    }
+    x = unit(random.normal(size=(8, D)))
+    names = list(mixtures)
+    section = clip_mixture(x[:1])
+    previous = np.full(8, np.inf)
+    for count in range(1, len(names) + 1):
+        some = {name: mixtures[name] for name in names[:count]}
+        score = attribute_term(MemberModel(section, some, None), x)
+        assert (score <= previous).all()
+        np.testing.assert_array_equal(score, temporal_maximum_term(some, x))
+        previous = score
+
+
+def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
+    """Every term points the same way: higher is more anomalous."""
+    member = case.model.members[0]
+    assert member.target is not None
+    section, fast, target = member.section.means[:1], member.attributes["fast"].means[:1], member.target.means[:1]
+    assert section_term(member, section)[0] < section_term(member, -section)[0]
+    assert attribute_term(member, fast)[0] < attribute_term(member, -fast)[0]
+    assert target_term(member.target, target)[0] < target_term(member.target, -target)[0]
+
+
+def test_a_target_score_without_target_clips_is_refused(case: Case) -> None:
+    bare = SectionModel(tuple(replace(member, target=None) for member in case.model.members), None)
+    with pytest.raises(ValueError, match="register target clips"):
+        score_section(bare, case.embeddings, None, Domain.TARGET)
+    with pytest.raises(ValueError, match="each of the 3 members"):
+        score_section(bare, case.embeddings, None, Domain.TARGET, [clip_mixture(np.eye(D))])
+
+
+def test_inputs_that_do_not_fit_are_refused(case: Case) -> None:
+    """NaN above all: it would compare as normal."""
+    broken = case.embeddings.copy()
+    broken[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        score_section(case.model, broken, case.t_max, Domain.SOURCE)
+    with pytest.raises(ValueError, match="finite"):
+        score_section(case.model, case.embeddings, np.full_like(case.t_max, np.inf), Domain.SOURCE)
+    with pytest.raises(ValueError, match="3 members"):
+        score_section(case.model, case.embeddings[:, :2], case.t_max, Domain.SOURCE)
+    with pytest.raises(ValueError, match="row a clip"):
+        score_section(case.model, case.embeddings, case.t_max[:1], Domain.SOURCE)
+    with pytest.raises(ValueError, match=r"Eq\. 4"):
+        score_section(case.model, case.embeddings, None, Domain.SOURCE)
+
+
+def test_models_of_nothing_are_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="attribute"):
+        replace(case.model.members[0], attributes={})
+    with pytest.raises(ValueError, match="member"):
+        replace(case.model, members=())
+    with pytest.raises(ValueError, match="Temporal"):
+        replace(case.model, temporal_maximum={})
+
+
+def test_the_anomaly_score_is_the_sum_of_the_terms_there_are() -> None:
+    ones = np.ones(2)
+    np.testing.assert_array_equal(Terms(ones).anomaly_score, [1, 1])
+    np.testing.assert_array_equal(Terms(ones, 2 * ones, 4 * ones, 8 * ones).anomaly_score, [15, 15])

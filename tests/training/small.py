@@ -1,0 +1,57 @@
+"""A small training run in memory: 20 clips of made log-mels, two sections, three attribute classes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from models.vocabulary import Condition, Domain, Split
+from training.features import FeatureStore, TrainingClip
+from training.labels import Labels, label
+from training.recipe import RECIPES, Recipe
+from training.recordings import Recording
+
+N_CLIPS = 20
+
+
+def small_store(n_clips: int = N_CLIPS) -> FeatureStore:
+    """Clips of two sections that differ in spectrum."""
+    random = np.random.default_rng(7)
+    shapes = random.normal(0, 6, (2, 1, 128))
+    log_mels = np.stack([shapes[i % 2] + random.normal(-40, 4, (313, 128)) for i in range(n_clips)])
+    clips = tuple(
+        TrainingClip(
+            Recording(
+                path=Path(f"{i:02d}.wav"),
+                machine_type="fan",
+                section=f"{i % 2:02d}",
+                domain=Domain.SOURCE,
+                split=Split.TRAIN,
+                condition=Condition.NORMAL,
+                attribute=f"speed_{i % 3}",
+                recording=f"{i:02d}",
+                challenge=True,
+            ),
+            start_s=0.0,
+            speed=1.0,
+        )
+        for i in range(n_clips)
+    )
+    return FeatureStore(
+        clips=clips,
+        log_mels=log_mels.astype(np.float32),
+        mean=log_mels.mean(axis=(0, 1)),
+        deviation=log_mels.std(axis=(0, 1)),
+        levels_dbfs=np.full(n_clips, -30.0),
+        digest="made",
+    )
+
+
+def small_recipe() -> Recipe:
+    """Two snapshots in four epochs of three steps."""
+    return replace(RECIPES["smoke"], steps=None, epochs=4, batch_size=8)
+
+
+def small_labels() -> Labels:
+    """The labels of `small_store`."""
+    return label(small_store().clips)

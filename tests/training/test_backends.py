@@ -1,0 +1,247 @@
+"""Which clips stand behind which mixture, and where each fit starts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.mixtures import Mixture, clip_mixture, fit_mixture
+from models.scoring import SectionModel
+from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
+from training.backends import MemberCenters, TrainingSet, fit_sections
+from training.features import TrainingClip
+from training.recordings import AttributeClass, Recording
+
+Array = NDArray[np.floating[Any]]
+D, MELS, SEED = 10, 7, 5
+VALVE_0, VALVE_1, FAN = SectionKey("valve", "00"), SectionKey("valve", "01"), SectionKey("fan", "00")
+
+
+def unit(x: Array) -> Array:
+    lengths: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / lengths
+
+
+def clip(
+    key: SectionKey, domain: Domain, attribute: str, number: int, *, start_s: float = 0.0, speed: float = 1.0
+) -> TrainingClip:
+    """A normal training clip; its recording is its file."""
+    name = f"{key.machine_type}-{key.section}-{domain}-{number:04d}"
+    recording = Recording(
+        path=Path(name),
+        machine_type=key.machine_type,
+        section=key.section,
+        domain=domain,
+        split=Split.TRAIN,
+        condition=None,
+        attribute=attribute,
+        recording=name,
+        challenge=True,
+    )
+    return TrainingClip(recording, start_s, speed)
+
+
+def training_set(clips: Sequence[TrainingClip], members: int, seed: int = 0) -> TrainingSet:
+    """Embeddings around one centre an attribute class, temporal maxima anywhere."""
+    random = np.random.default_rng(seed)
+    n = len(clips)
+    return TrainingSet(
+        clips,
+        unit(random.normal(size=(n, members, D)) + 2.0 * random.normal(size=D)).astype(np.float32),
+        3.0 * random.normal(size=(n, MELS)),
+    )
+
+
+CLIPS = (
+    *(clip(VALVE_0, Domain.SOURCE, ("pat_00", "pat_01")[i % 2], i) for i in range(16)),
+    *(clip(VALVE_1, Domain.SOURCE, "pat_01" if i < 6 else "", i) for i in range(9)),
+    *(clip(VALVE_0, Domain.TARGET, "pat_02", i) for i in range(3)),
+    *(clip(VALVE_1, Domain.TARGET, "pat_01", i) for i in range(2)),
+    *(clip(FAN, Domain.SOURCE, "noAttribute", i) for i in range(8)),
+)
+CLASSES: tuple[AttributeClass, ...] = (
+    ("valve", "pat_00"),
+    ("valve", "pat_01"),
+    ("valve", NO_ATTRIBUTE, "01"),
+    ("fan", NO_ATTRIBUTE, "00"),
+)
+
+
+def centers_of(sub_clusters: int, *, attributes: bool = True, seed: int = 1) -> MemberCenters:
+    random = np.random.default_rng(seed)
+    return MemberCenters(
+        sections={key: unit(random.normal(size=(sub_clusters, D))) for key in (VALVE_0, VALVE_1, FAN)},
+        attributes={name: unit(random.normal(size=(sub_clusters, D))) for name in CLASSES} if attributes else {},
+        sub_clusters=sub_clusters,
+    )
+
+
+MEMBERS = (centers_of(1), centers_of(3, seed=2), centers_of(2, attributes=False, seed=3))
+
+
+@pytest.fixture(scope="module")
+def training() -> TrainingSet:
+    return training_set(CLIPS, len(MEMBERS))
+
+
+def fit(
+    training: TrainingSet, members: Sequence[MemberCenters] = MEMBERS, advance: Callable[[int], None] = lambda _: None
+) -> dict[SectionKey, SectionModel]:
+    return fit_sections(training, members, temporal_maximum_types={"valve"}, seed=SEED, advance=advance)
+
+
+@pytest.fixture(scope="module")
+def models(training: TrainingSet) -> dict[SectionKey, SectionModel]:
+    return fit(training)
+
+
+def assert_equal(found: Mixture | None, expected: Mixture) -> None:
+    assert found is not None
+    for name, values in expected.to_arrays().items():
+        np.testing.assert_array_equal(found.to_arrays()[name], values)
+
+
+def where(condition: Callable[[Recording], bool]) -> list[int]:
+    return [row for row, clip in enumerate(CLIPS) if condition(clip.recording)]
+
+
+def test_every_section_has_a_model_of_every_member(models: dict[SectionKey, SectionModel]) -> None:
+    assert list(models) == sorted([VALVE_0, VALVE_1, FAN])
+    assert {len(model.members) for model in models.values()} == {len(MEMBERS)}
+
+
+@pytest.mark.parametrize("key", [VALVE_0, VALVE_1, FAN])
+@pytest.mark.parametrize("member", range(len(MEMBERS)))
+def test_a_section_mixture_is_of_its_source_clips(
+    training: TrainingSet, models: dict[SectionKey, SectionModel], key: SectionKey, member: int
+) -> None:
+    """Started at the section's centres of that member; no target clip takes part."""
+    rows = where(lambda one: one.key == key and one.domain is Domain.SOURCE)
+    centers = MEMBERS[member]
+    expected = fit_mixture(
+        training.embeddings[rows, member], centers.sub_clusters, centers=centers.sections[key], seed=SEED
+    )
+    assert_equal(models[key].members[member].section, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("pat_00", ("valve", "pat_00")), ("pat_01", ("valve", "pat_01")), (NO_ATTRIBUTE, ("valve", NO_ATTRIBUTE, "01"))],
+)
+def test_an_attribute_mixture_is_of_all_source_clips_of_its_class(
+    training: TrainingSet, models: dict[SectionKey, SectionModel], text: str, name: AttributeClass
+) -> None:
+    """Merged over the sections of the machine type; without an attribute head seeded k-means starts it."""
+    rows = where(lambda one: one.domain is Domain.SOURCE and one.attribute_class == name)
+    key = VALVE_0 if text == "pat_00" else VALVE_1
+    for member, centers in enumerate(MEMBERS):
+        expected = fit_mixture(
+            training.embeddings[rows, member],
+            centers.sub_clusters,
+            centers=centers.attributes[name] if member < 2 else None,
+            seed=SEED,
+        )
+        assert_equal(models[key].members[member].attributes[text], expected)
+
+
+def test_a_section_has_the_attributes_of_its_own_source_clips(models: dict[SectionKey, SectionModel]) -> None:
+    """The paper's a(s(x)): none of the target clips', none of another section's."""
+    for member in range(len(MEMBERS)):
+        first, second, fan = (models[key].members[member] for key in (VALVE_0, VALVE_1, FAN))
+        assert list(first.attributes) == ["pat_00", "pat_01"]
+        assert sorted(second.attributes) == [NO_ATTRIBUTE, "pat_01"]
+        assert list(fan.attributes) == [NO_ATTRIBUTE]
+        assert first.attributes["pat_01"] is second.attributes["pat_01"]
+
+
+def test_a_target_mixture_needs_three_clips(training: TrainingSet, models: dict[SectionKey, SectionModel]) -> None:
+    rows = where(lambda one: one.key == VALVE_0 and one.domain is Domain.TARGET)
+    assert len(rows) == 3
+    for member in range(len(MEMBERS)):
+        assert_equal(models[VALVE_0].members[member].target, clip_mixture(training.embeddings[rows, member]))
+        assert models[VALVE_1].members[member].target is None
+        assert models[FAN].members[member].target is None
+
+
+def test_temporal_maxima_are_one_gaussian_an_attribute(
+    training: TrainingSet, models: dict[SectionKey, SectionModel]
+) -> None:
+    """Of the source clips of the machine types that ask for them, in float64: mean and covariance + reg * I."""
+    assert models[FAN].temporal_maximum is None
+    first, second = models[VALVE_0].temporal_maximum, models[VALVE_1].temporal_maximum
+    assert first is not None
+    assert second is not None
+    assert list(first) == ["pat_00", "pat_01"]
+    assert sorted(second) == [NO_ATTRIBUTE, "pat_01"]
+    rows = where(lambda one: one.domain is Domain.SOURCE and one.attribute_class == ("valve", "pat_01"))
+    gaussian = first["pat_01"]
+    assert gaussian is second["pat_01"]
+    assert gaussian.means.dtype == np.float64
+    x = training.t_max[rows]
+    np.testing.assert_allclose(gaussian.means[0], x.mean(axis=0))
+    _, expected = np.linalg.slogdet(np.cov(x, rowvar=False, ddof=0) + 1e-3 * np.eye(MELS))
+    np.testing.assert_allclose(gaussian.log_determinants[0], expected)
+
+
+def test_contrast_copies_enter_no_section(training: TrainingSet, models: dict[SectionKey, SectionModel]) -> None:
+    """The same mixtures to the last bit with copies of every clip at other speeds among the clips."""
+    copies = [replace(one, speed=0.89) for one in CLIPS]
+    more = training_set(copies, len(MEMBERS), seed=9)
+    whole = TrainingSet(
+        [*copies, *CLIPS],
+        np.concatenate([more.embeddings, training.embeddings]),
+        np.concatenate([more.t_max, training.t_max]),
+    )
+    for key, model in fit(whole).items():
+        for found, expected in zip(model.members, models[key].members, strict=True):
+            assert_equal(found.section, expected.section)
+            for text, mixture in expected.attributes.items():
+                assert_equal(found.attributes[text], mixture)
+            assert (found.target is None) == (expected.target is None)
+
+
+def test_the_seed_decides_what_has_no_centres(training: TrainingSet, models: dict[SectionKey, SectionModel]) -> None:
+    """Equal seeds, equal models; another seed changes k-means' starts at most."""
+    again = fit(training)
+    other = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED + 1, advance=lambda _: None)
+    for key, model in models.items():
+        for member, one in enumerate(model.members):
+            assert_equal(again[key].members[member].section, one.section)
+            assert_equal(other[key].members[member].section, one.section)
+            for text, mixture in one.attributes.items():
+                assert_equal(again[key].members[member].attributes[text], mixture)
+
+
+def test_the_bar_moves_by_the_clips(training: TrainingSet) -> None:
+    steps: list[int] = []
+    fit(training, advance=steps.append)
+    assert len(steps) == len(MEMBERS)
+    assert sum(steps) == len(CLIPS)
+
+
+def test_a_section_without_source_clips_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    lonely = [*CLIPS[:16], *(clip(SectionKey("valve", "07"), Domain.TARGET, "pat_00", i) for i in range(3))]
+    with caplog.at_level(logging.WARNING, "training.backends"):
+        models = fit(training_set(lonely, len(MEMBERS)))
+    assert list(models) == [VALVE_0]
+    assert "valve section 07 has target clips only" in caplog.text
+
+
+def test_what_does_not_fit_together_is_refused(training: TrainingSet) -> None:
+    with pytest.raises(ValueError, match="of 3 members, not of 2"):
+        fit(training, MEMBERS[:2])
+    with pytest.raises(ValueError, match="L2-normalised"):
+        TrainingSet(CLIPS, 2 * training.embeddings, training.t_max)
+    with pytest.raises(ValueError, match="clips need embeddings"):
+        TrainingSet(CLIPS[1:], training.embeddings, training.t_max)
+    with pytest.raises(ValueError, match="clips need embeddings"):
+        TrainingSet(CLIPS, training.embeddings, training.t_max[1:])
+    others = {name: centers for name, centers in MEMBERS[0].attributes.items() if name != ("valve", "pat_01")}
+    forgetful = replace(MEMBERS[0], attributes=others)
+    with pytest.raises(KeyError, match="pat_01"):
+        fit(training, (forgetful, *MEMBERS[1:]))

@@ -1,0 +1,58 @@
+"""Exported embedders: ONNX Runtime and Keras agree, at any batch size, from raw decibels."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from models.errors import BundleError
+from models.vocabulary import LossChoice
+from tests.training.small import small_store
+from training import export
+from training.export import export_embedder, member_name
+from training.fit import Snapshot
+from training.networks import build_embedder
+from training.recipe import Network
+
+
+def trained_like_snapshot() -> Snapshot:
+    """Weights with gains and statistics as after training, negative gains among them."""
+    random = np.random.default_rng(11)
+    embedder = build_embedder([0.0] * 128, [1.0] * 128)
+    for variable in embedder.variables:
+        if variable.path.endswith("moving_variance"):
+            variable.assign(random.uniform(0.3, 3.0, variable.shape))
+        elif variable.path.endswith(("gamma", "beta", "moving_mean", "bias")):
+            variable.assign(random.normal(0.3, 0.5, variable.shape))
+    weights = tuple(np.asarray(variable) for variable in embedder.variables)
+    return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, False, weights, {}, {})
+
+
+def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
+    """Dynamic first axis named ``clips``; the standardisation is inside; written whole."""
+    snapshot, store = trained_like_snapshot(), small_store()
+    path = tmp_path / f"{member_name(snapshot)}.onnx"
+    difference = export_embedder(snapshot, store.mean, store.deviation, path, store.log_mels[:3])
+    assert path.name == "both-heads-s16-e0400.onnx"
+    assert difference < 1e-5
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["clips", 313, 128]
+    assert session.get_outputs()[0].shape == ["clips", 128]
+    embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
+    for variable, value in zip(embedder.variables, snapshot.weights, strict=True):
+        variable.assign(value)
+    for n_clips in (1, 5):
+        found = session.run(None, {session.get_inputs()[0].name: store.log_mels[:n_clips]})[0]
+        expected = np.asarray(embedder(store.log_mels[:n_clips], training=False))
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_embedder_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tolerance below rounding the check must refuse, and name the file."""
+    snapshot, store = trained_like_snapshot(), small_store()
+    monkeypatch.setattr(export, "TOLERANCE", 1e-12)
+    with pytest.raises(BundleError, match=r"member\.onnx: the exported embedder differs from Keras"):
+        export_embedder(snapshot, store.mean, store.deviation, tmp_path / "member.onnx", store.log_mels[:2])
+    assert not list(tmp_path.iterdir())

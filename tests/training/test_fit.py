@@ -1,0 +1,190 @@
+"""Training: resumed runs equal uninterrupted ones, both Keras backends learn alike, trouble is said."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import TrainingDiverged
+from models.vocabulary import LossChoice
+from tests.training.small import N_CLIPS, small_labels, small_recipe, small_store
+from training.fit import (
+    HISTORY_COLUMNS,
+    LIMIT_PATIENCE,
+    batches,
+    fit_network,
+    load_snapshot,
+    takes_snapshot,
+)
+from training.recipe import Network
+
+ROOT = Path(__file__).parents[2]
+NETWORK = Network(LossChoice.BOTH_HEADS, 2)
+STEPS = 12
+
+
+def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``code`` in a fresh interpreter in the project's folder."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_path: Path) -> None:
+    """SIGKILL in the eighth of twelve steps, in the third epoch; embeddings equal those of an uninterrupted run."""
+    killed = run_python(
+        f"""
+        import os, signal
+        from pathlib import Path
+        import tensorflow as tf
+        from tests.training.small import small_labels, small_recipe, small_store
+        from training.fit import fit_network
+        from training.recipe import Network
+        from models.vocabulary import LossChoice
+        tf.config.experimental.enable_op_determinism()
+        done = 0
+        def advance(units):
+            global done
+            done += units
+            if done == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+        fit_network(small_store(), small_labels(), Network(LossChoice.BOTH_HEADS, 2), small_recipe(),
+                    Path({str(tmp_path / "killed")!r}), seed=3, advance=advance)
+        """
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (tmp_path / "killed" / "checkpoint.npz").exists()
+    assert len(list((tmp_path / "killed" / "snapshots").glob("*.npz"))) == 1
+
+    store, labels, recipe, advanced = small_store(), small_labels(), small_recipe(), []
+    resumed = fit_network(store, labels, NETWORK, recipe, tmp_path / "killed", seed=3, advance=advanced.append)
+    assert advanced == [6, *[1] * 6]
+    whole = fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=lambda _: None)
+    assert [path.name for path in resumed] == [path.name for path in whole] == ["00002.npz", "00004.npz"]
+    for one, other in zip(resumed, whole, strict=True):
+        ours, theirs = load_snapshot(one, NETWORK), load_snapshot(other, NETWORK)
+        assert (ours.epoch, ours.limited) == (theirs.epoch, theirs.limited)
+        for weight, expected in zip(ours.weights, theirs.weights, strict=True):
+            np.testing.assert_allclose(weight, expected, atol=1e-5)
+        assert embeddings_differ_by(ours.weights, theirs.weights) < 1e-4
+        assert ours.section_centers.keys() == {("fan", "00"), ("fan", "01")}
+        assert {len(name) for name in ours.attribute_centers} == {2}
+        for centers in ours.section_centers.values():
+            assert centers.shape == (2, 128)
+            np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1.0, rtol=1e-5)
+    assert (
+        fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole
+    ), "a finished run is only read"
+    assert advanced[-1] == STEPS
+
+
+def embeddings_differ_by(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> float:  # type: ignore[type-arg]
+    """Largest difference of embeddings of the clips, relative to their largest value."""
+    from training.networks import build_embedder
+
+    store, found = small_store(), []
+    for weights in (ours, theirs):
+        embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
+        for variable, value in zip(embedder.variables, weights, strict=True):
+            variable.assign(value)
+        found.append(np.asarray(embedder(store.log_mels, training=False)))
+    return float(np.abs(found[0] - found[1]).max() / np.abs(found[1]).max())
+
+
+LOSSES = """
+    import numpy as np
+    from pathlib import Path
+    from tests.training.small import small_labels, small_recipe, small_store
+    from training.fit import batches, build_training_model
+    from training.networks import build_embedder
+    from training.recipe import Network
+    from models.vocabulary import LossChoice
+    store, labels, recipe = small_store(), small_labels(), small_recipe()
+    embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
+    model, heads = build_training_model(embedder, labels, Network(LossChoice.BOTH_HEADS, 2), recipe)
+    random = np.random.default_rng(5)
+    for v in model.trainable_variables:
+        fan = np.prod(v.shape[:-1]) if len(v.shape) > 1 else 1
+        v.assign(random.normal(size=v.shape) * fan ** -0.5 if len(v.shape) > 1 else np.asarray(v))
+    for log_mels, shares, *ids in batches(store, labels, recipe, recipe.schedule(len(store.clips)), 1, 1):
+        nothing = np.zeros(len(log_mels), np.float32)
+        results = model.train_on_batch([log_mels, shares, *ids], [nothing, nothing])
+        print(*(float(r) for r in results), *(float(h.scale) for h in heads))
+"""
+
+
+def test_jax_and_tensorflow_learn_alike() -> None:
+    """The same code on the same weights and batches: losses and scales of three steps agree to half a percent."""
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        result = run_python(LOSSES, KERAS_BACKEND=backend)
+        assert result.returncode == 0, result.stderr
+        found[backend] = np.array([line.split() for line in result.stdout.splitlines()], float)
+    assert found["jax"].shape == (3, 5)
+    assert np.ptp(found["jax"][:, 0]) > 0.01, "the losses must move, or they would agree in any case"
+    np.testing.assert_allclose(found["jax"], found["tensorflow"], rtol=5e-3)
+
+
+def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
+    """Drawn from (seed, epoch): equal for equal arguments, another for another epoch; the last batch is kept."""
+    store, labels, recipe = small_store(), small_labels(), small_recipe()
+    store.log_mels[:, 0, 0] = np.arange(N_CLIPS)
+    schedule = recipe.schedule(N_CLIPS)
+
+    def order(epoch: int) -> list[list[float]]:
+        return [batch[0][:, 0, 0].tolist() for batch in batches(store, labels, recipe, schedule, 9, epoch)]
+
+    assert [len(batch) for batch in order(1)] == [8, 8, 4]
+    assert sorted(sum(order(1), [])) == list(range(N_CLIPS))
+    assert order(1) == order(1) != order(2)
+    for log_mels, shares, sections, attributes in batches(store, labels, recipe, schedule, 9, 1):
+        rows = log_mels[:, 0, 0].astype(int)
+        assert sections.tolist() == labels.section_ids[rows].tolist()
+        assert attributes.tolist() == labels.attribute_ids[rows].tolist()
+        assert ((shares >= 0) & (shares < 1)).all()
+
+
+def test_a_snapshot_waits_ten_epochs_at_most_after_the_scale_met_its_limit() -> None:
+    """FACTS 3."""
+    assert not takes_snapshot(99, 100, limited=False)
+    assert takes_snapshot(100, 100, limited=False)
+    assert not any(takes_snapshot(epoch, 100, limited=True) for epoch in range(100, 100 + LIMIT_PATIENCE))
+    assert takes_snapshot(100 + LIMIT_PATIENCE, 100, limited=True)
+
+
+def test_nan_stops_with_a_sentence(tmp_path: Path) -> None:
+    """One bad value among the features reaches the loss, and training says so instead of going on."""
+    store = small_store()
+    store.log_mels[3, 100, 20] = np.nan
+    with pytest.raises(TrainingDiverged, match="epoch 1"):
+        fit_network(store, small_labels(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
+    assert not list(tmp_path.rglob("*.npz")), "nothing of a diverged run is kept"
+
+
+def test_the_history_is_kept_with_the_checkpoint(tmp_path: Path) -> None:
+    """A row an epoch, for the training curves; the section-only network has no attribute columns."""
+    fit_network(
+        small_store(),
+        small_labels(),
+        Network(LossChoice.SECTIONS, 1),
+        small_recipe(),
+        tmp_path,
+        seed=0,
+        advance=lambda _: None,
+    )
+    with np.load(tmp_path / "checkpoint.npz") as saved:
+        history = dict(zip(HISTORY_COLUMNS, saved["history"].T, strict=True))
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert (history["section_scale"] > 0).all()
+    assert np.isnan(history["attribute_scale"]).all()
+    assert np.isfinite(history["loss"]).all()

@@ -1,0 +1,166 @@
+"""Scores of normal clips that thresholds and p-values stand on (paper 2.6, and a rule for few clips).
+
+The paper takes the scores of the very clips that the mixtures were fitted on. Where clips are few the mixtures know
+these too well, and most normal clips of another day score above: ``held_out`` scores each clip by mixtures that were
+fitted without its fold. The networks have seen all of them under both rules.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.decision import PERCENTILE, Calibration
+from models.mixtures import REGULARISATION
+from models.scoring import SectionModel, decision_score, score_section
+from models.vocabulary import Domain, SectionKey, ThresholdRule
+from training.backends import LEAST_TARGET_CLIPS, MemberCenters, Rows, TrainingSet, fit_sections
+from training.progress import Advance
+
+_log = logging.getLogger(__name__)
+
+FOLDS = 5
+"""At most; a section of fewer recordings has a fold a recording."""
+
+NO_FOLD = -1
+"""The fold of clips that are never held out."""
+
+
+def calibrate(
+    training: TrainingSet,
+    models: Mapping[SectionKey, SectionModel],
+    members: Sequence[MemberCenters],
+    *,
+    rule: ThresholdRule,
+    percentile: float = PERCENTILE,
+    temporal_maximum_types: Collection[str],
+    regularisation: float = REGULARISATION,
+    seed: int,
+    advance: Advance,
+) -> dict[tuple[SectionKey, Domain], Calibration]:
+    """Calibrate each section of ``models`` for each domain that it has clips of.
+
+    Source: decision scores of the section's source clips, by the rule. Target: the first term alone over its target
+    clips, whatever the rule, for they entered no section mixture; no scores where there are too few for a target
+    mixture.
+
+    Parameters
+    ----------
+    training, members, temporal_maximum_types, regularisation, seed : those that ``models`` were fitted with.
+    rule : ``paper`` or ``held_out``.
+    percentile : of the scores, the threshold.
+    advance : called until the number of clips is reached.
+
+    Raises
+    ------
+    ValueError : for the rule ``conditions``, which needs networks that have not seen the held-out conditions.
+    """
+    if rule is ThresholdRule.PAPER:
+        source = {
+            key: _scores(models[key], training, rows, Domain.SOURCE)
+            for key, rows in training.rows(Domain.SOURCE).items()
+        }
+    elif rule is ThresholdRule.HELD_OUT:
+        source = held_out_scores(
+            training,
+            members,
+            temporal_maximum_types=temporal_maximum_types,
+            regularisation=regularisation,
+            seed=seed,
+            advance=advance,
+        )
+    else:
+        raise ValueError(f"Mixtures alone give the rules 'paper' and 'held_out', not {rule.value!r}.")
+    result = {(key, Domain.SOURCE): Calibration.from_scores(scores, rule, percentile) for key, scores in source.items()}
+    for key, rows in training.rows(Domain.TARGET).items():
+        if key in models:
+            enough = rows if len(rows) >= LEAST_TARGET_CLIPS else rows[:0]
+            scores = _scores(models[key], training, enough, Domain.TARGET)
+            result[key, Domain.TARGET] = Calibration.from_scores(scores, ThresholdRule.PAPER, percentile)
+    reported = sum(map(len, source.values())) if rule is ThresholdRule.HELD_OUT else 0
+    advance(len(training.clips) - reported)
+    return result
+
+
+def held_out_scores(
+    training: TrainingSet,
+    members: Sequence[MemberCenters],
+    *,
+    temporal_maximum_types: Collection[str],
+    regularisation: float = REGULARISATION,
+    seed: int,
+    advance: Advance,
+) -> dict[SectionKey, NDArray[np.float64]]:
+    """Decision scores of the source clips by mixtures that have not seen their fold, by section, in the clips' order.
+
+    The mixtures of an attribute class leave the fold out in every section that shares the class. A section of a single
+    source clip has no scores.
+
+    Parameters
+    ----------
+    training, members, temporal_maximum_types, regularisation : as of `fit_sections`.
+    seed : deals the folds and starts k-means.
+    advance : called until the number of held-out clips is reached.
+    """
+    folds = deal_folds(training, seed)
+    source = training.rows(Domain.SOURCE)
+    scores = np.full(len(training.clips), np.nan)
+    for fold in range(int(folds.max(initial=NO_FOLD)) + 1):
+        seen = np.sort(np.concatenate([rows[folds[rows] != fold] for rows in source.values()]))
+        models = fit_sections(
+            training.take(seen),
+            members,
+            temporal_maximum_types=temporal_maximum_types,
+            regularisation=regularisation,
+            seed=seed,
+            advance=lambda _: None,  # a fold is the unit here
+        )
+        for key, rows in source.items():
+            unseen = rows[folds[rows] == fold]
+            if len(unseen):
+                scores[unseen] = _scores(models[key], training, unseen, Domain.SOURCE)
+        advance(int(np.count_nonzero(folds == fold)))
+    return {key: scores[rows[folds[rows] != NO_FOLD]] for key, rows in source.items()}
+
+
+def deal_folds(training: TrainingSet, seed: int) -> Rows:
+    """The fold, from 0, of each clip, (n,); `NO_FOLD` for target clips, contrast copies and a section's only clip.
+
+    Each section's recordings are dealt to min(`FOLDS`, recordings) folds of about equally many clips, and none is
+    split: neighbours in time on both sides would make the scores lie. A single recording is dealt as consecutive
+    parts, with a logged warning. Sections that share their recordings get the same folds.
+    """
+    folds = np.full(len(training.clips), NO_FOLD, np.intp)
+    names = sorted({clip.recording.recording for clip in training.clips})
+    turn = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    for key, rows in training.rows(Domain.SOURCE).items():
+        clips_of = Counter(training.clips[row].recording.recording for row in rows)
+        if len(rows) == 1:
+            continue
+        if len(clips_of) == 1:
+            _log.warning(
+                "%s section %s has a single recording: held-out scores are of its consecutive parts, "
+                "which are more alike than recordings of several days. Record on other days too.",
+                key.machine_type,
+                key.section,
+            )
+            in_time = sorted(rows, key=lambda row: training.clips[row].start_s)
+            for fold, part in enumerate(np.array_split(in_time, min(FOLDS, len(rows)))):
+                folds[part] = fold
+            continue
+        sizes = [0] * min(FOLDS, len(clips_of))
+        dealt: dict[str, int] = {}
+        for name in sorted(clips_of, key=lambda name: (-clips_of[name], turn[name])):  # the longest first
+            dealt[name] = sizes.index(min(sizes))
+            sizes[dealt[name]] += clips_of[name]
+        folds[rows] = [dealt[training.clips[row].recording.recording] for row in rows]
+    return folds
+
+
+def _scores(model: SectionModel, training: TrainingSet, rows: Rows, domain: Domain) -> NDArray[np.float64]:
+    """Decision scores of these rows, (rows,)."""
+    if not len(rows):
+        return np.empty(0)
+    return decision_score(score_section(model, training.embeddings[rows], training.t_max[rows], domain), domain)
