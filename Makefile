@@ -43,3 +43,20 @@ format: .venv/complete
 .venv/complete: pyproject.toml constraints.txt | .venv/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,training,dev]'
 	@touch $@ .venv/serving
+
+# How the committed demonstration bundle and its clips were made; the bundle must not exist yet, and is made anew only
+# when the format changes.
+MADE := build/demonstration
+CLIPS := models/bundles/demonstration-clips
+PUMP := $(MADE)/recordings/dev_data/pump
+
+demonstration: .venv/complete
+	$(BIN)/python -m training synthesize $(MADE)/recordings --seed 2021 --sections 2 --train-clips 30 --test-clips 6
+	$(BIN)/python -m training train $(MADE)/recordings --recipe smoke --work $(MADE)/work --bundle models/bundles/demonstration --demonstration
+	mkdir -p $(CLIPS)
+	cp $(PUMP)/source_test/section_00_source_test_normal_0000.wav $(CLIPS)/normal.wav
+	cp $(PUMP)/source_test/section_00_source_test_anomaly_0003.wav $(CLIPS)/faulty.wav
+	cp $(PUMP)/target_test/section_00_target_test_anomaly_0001.wav $(CLIPS)/target-faulty.wav
+	cp $(PUMP)/train/section_00_target_train_normal_0000_*.wav $(CLIPS)/target-1.wav
+	cp $(PUMP)/train/section_00_target_train_normal_0001_*.wav $(CLIPS)/target-2.wav
+	cp $(PUMP)/train/section_00_target_train_normal_0002_*.wav $(CLIPS)/target-3.wav

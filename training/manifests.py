@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from models.errors import DataError, InvalidName
 from models.vocabulary import Condition, Domain, Split, check_name
-from training.recordings import Recording, Survey, is_clip_name
+from training.recordings import Recording, Refusal, Survey, is_clip_name
 from training.storage import write_atomically
 
 COLUMNS = ("path", "machine_type", "section", "domain", "split", "condition", "attribute", "recording")
@@ -36,21 +36,25 @@ def read_manifest(path: Path, *, machine_type: str | None = None, section: str |
     DataError : for a file that is no manifest, or names nothing.
     """
     base = path.parent.resolve()
-    recordings: dict[Path, Recording] = {}
+    recordings: list[Recording] = []
     lines: dict[Path, int] = {}
-    refusals: list[str] = []
+    refusals: list[Refusal] = []
     for line, row in _rows(path):
+        where = f"{path}, line {line}"
         try:
             recording = _parse(row, base, machine_type, section)
-            if recording.path in lines:
-                raise DataError(f"{row['path']!r} stands in line {lines[recording.path]} already. Remove one row.")
         except (DataError, InvalidName) as error:
-            refusals.append(f"{path}, line {line}: {error}")
-        else:
-            recordings[recording.path], lines[recording.path] = recording, line
+            refusals.append(Refusal(where, str(error)))
+            continue
+        if first := lines.get(recording.path):
+            reason = f"{row['path']!r} stands in line {first} already. Remove one of the rows."
+            refusals.append(Refusal(where, reason))
+            continue
+        recordings.append(recording)
+        lines[recording.path] = line
     if not recordings and not refusals:
         raise DataError(f"{path} names no recordings. Add a row a file under the header {','.join(COLUMNS)}.")
-    return Survey(tuple(sorted(recordings.values())), tuple(refusals))
+    return Survey(tuple(sorted(recordings)), tuple(refusals))
 
 
 def _parse(row: dict[str, str], base: Path, machine_type: str | None, section: str | None) -> Recording:
@@ -96,8 +100,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             unknown = [name for name in header if name not in COLUMNS]
             if "path" not in header or unknown or len(set(header)) != len(header):
                 raise DataError(
-                    f"{path}, line 1: the columns are {', '.join(map(repr, header)) or 'missing'}. Separated by commas, "
-                    f"'path' must stand there and each of {', '.join(COLUMNS[1:])} may, once"
+                    f"{path}, line 1: the columns are {', '.join(map(repr, header)) or 'missing'}. Separated by "
+                    f"commas, 'path' must stand there and each of {', '.join(COLUMNS[1:])} may, once"
                     + (f"; {unknown[0]!r} may not." if unknown else ".")
                 )
             for row in reader:
@@ -116,7 +120,8 @@ def draft_manifest(folder: Path, out: Path, *, machine_type: str | None = None, 
 
     Raises
     ------
-    DataError : where ``out`` exists, the folder holds no recordings, or a folder's name does not fit.
+    DataError : where ``out`` exists, the folder holds no recordings, or they lie otherwise.
+    InvalidName : for a folder or an option that cannot be a name.
     """
     if out.exists():
         raise DataError(f"{out} exists and is not overwritten. Name another file, or remove it.")
@@ -144,9 +149,9 @@ def draft_manifest(folder: Path, out: Path, *, machine_type: str | None = None, 
 def _draft(file: Path, folder: Path, machine_type: str | None, section: str | None) -> dict[str, str]:
     parts = file.relative_to(folder).parts[:-1]
     if len(parts) == 3:
-        if parts[2] not in set(Domain):
-            raise DataError(f"{file}: the third folder is a domain, 'source' or 'target', not {parts[2]!r}. Rename it.")
-        machine_type, section, domain = check_name("machine type", parts[0]), check_name("section", parts[1]), parts[2]
+        machine_type, section, domain = parts
+        if domain not in set(Domain):
+            raise DataError(f"{file}: the third folder is a domain, 'source' or 'target', not {domain!r}. Rename it.")
     elif not parts:
         domain = Domain.SOURCE.value
     else:
@@ -154,4 +159,8 @@ def _draft(file: Path, folder: Path, machine_type: str | None, section: str | No
             f"{file} lies neither in <machine type>/<section>/<domain>/ nor directly in {folder}. Move it, or write "
             "the manifest by hand."
         )
-    return {"machine_type": machine_type or "", "section": section or DEFAULT_SECTION, "domain": domain}
+    return {
+        "machine_type": check_name("machine type", machine_type) if machine_type else "",
+        "section": check_name("section", section or DEFAULT_SECTION),
+        "domain": domain,
+    }

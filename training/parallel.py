@@ -1,17 +1,19 @@
 """Work spread over processes: results in order, a bounded number ahead, and no worker outlives the run.
 
-Workers are spawned, not forked, for a fork of a process that has loaded TensorFlow may hang. A script that comes here
-therefore needs the usual ``if __name__ == "__main__":``.
+Workers are spawned, not forked, for a fork of a process that has loaded TensorFlow may hang. They import the function's
+own module and nothing of the script that started them.
 """
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -44,7 +46,8 @@ def spread(function: Callable[[Task], Result], tasks: Sequence[Task], workers: i
     pending: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            pending.append(pool.submit(function, task))
+            with _unseen_script():
+                pending.append(pool.submit(function, task))
             if len(pending) >= _AHEAD * workers:
                 yield pending.popleft().result()
         while pending:
@@ -56,6 +59,18 @@ def spread(function: Callable[[Task], Result], tasks: Sequence[Task], workers: i
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _unseen_script() -> Iterator[None]:
+    """A worker that starts meanwhile does not run the caller's script again, which may lack a guard against that."""
+    main = vars(sys.modules["__main__"])
+    path = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if path is not None:
+            main["__file__"] = path
 
 
 def cores() -> int:

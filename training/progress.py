@@ -62,7 +62,7 @@ class Progress:
         return lambda units: self._moved(units * stage.unit_s)
 
     def _moved(self, seconds: float) -> None:
-        self._bar.update(seconds)
+        self._bar.update(min(seconds, self._bar.total - self._bar.n))
 
 
 def matrix_rate() -> float:

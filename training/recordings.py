@@ -84,11 +84,22 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file, folder or line (``where``) that is no recording, with the value and the remedy (``reason``)."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found: recordings, and what was refused, a sentence each that names file or line and the remedy."""
+    """What was found: recordings, and what was refused."""
 
     recordings: tuple[Recording, ...]
-    refusals: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
 
 
 def read_recordings(
@@ -109,7 +120,7 @@ def read_recordings(
     if found.refusals:
         more = len(found.refusals) - _SHOWN_REFUSALS
         raise DataError(
-            "\n".join(found.refusals[:_SHOWN_REFUSALS])
+            "\n".join(map(str, found.refusals[:_SHOWN_REFUSALS]))
             + (f"\nand {more} more: 'python -m training check' lists all." if more > 0 else "")
         )
     return list(found.recordings)
@@ -125,7 +136,7 @@ def survey(data: Sequence[Path], *, machine_type: str | None = None, section: st
     from training.manifests import read_manifest  # it makes the recordings of this module
 
     recordings: dict[Path, Recording] = {}
-    refusals: list[str] = []
+    refusals: list[Refusal] = []
     for place in data:
         if place.is_dir():
             found = _read_tree(place)
@@ -136,30 +147,31 @@ def survey(data: Sequence[Path], *, machine_type: str | None = None, section: st
         refusals.extend(found.refusals)
         for recording in found.recordings:
             if recording.path in recordings:
-                refusals.append(f"{recording.path} is found in {place} and before. Name each recording once.")
+                refusals.append(Refusal(str(recording.path), f"{place} names it once more. Name each recording once."))
             recordings.setdefault(recording.path, recording)
     return Survey(tuple(recordings.values()), tuple(refusals))
 
 
 def _read_tree(root: Path) -> Survey:
     recordings: list[Recording] = []
-    refusals: list[str] = []
+    refusals: list[Refusal] = []
     for folder in _clip_folders(root.resolve()):
         try:
             machine_type = check_name("machine type", folder.parent.name)
         except InvalidName as error:
-            refusals.append(f"{folder.parent}: {error}")
+            refusals.append(Refusal(str(folder.parent), str(error)))
             continue
         for path in sorted(folder.iterdir()):
             if is_clip_name(path.name):
                 try:
                     recordings.append(_parse(path, machine_type))
                 except (DataError, InvalidName) as error:
-                    refusals.append(f"{path}: {error}")
+                    refusals.append(Refusal(str(path), str(error)))
     if not recordings and not refusals:
         raise DataError(
             f"{root} holds no recordings in a challenge's layout (<machine type>/train/section_00_source_train_normal_"
-            "0000_<attribute>.wav). For recordings of your own draft a manifest: python -m training manifest FOLDER OUT.csv"
+            "0000_<attribute>.wav). For recordings of your own draft a manifest: python -m training manifest FOLDER "
+            "OUT.csv"
         )
     return Survey(tuple(sorted(recordings)), tuple(refusals))
 

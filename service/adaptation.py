@@ -1,0 +1,178 @@
+"""The target clips that score a section: the registration in force, else those the bundle was trained with.
+
+The database holds the clips; the mixtures made of them are a cache that belongs to one loaded bundle. The registration
+in force is read at each use, so that several instances on one database agree.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.audio import Clip
+from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS, TargetModel
+from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
+from models.vocabulary import SectionKey
+from service.detection import Detection, Floats
+from service.targets import Idempotency, Registration, Sample, TargetStore
+
+_ANY_LENGTH_S = 3600.0
+"""Stored clips were accepted once; a lower limit for new ones does not put them out of force."""
+
+_log = logging.getLogger("service.adaptation")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What scores a section in the target domain: version 0 is the bundle's own; no model where it is dormant."""
+
+    key: SectionKey
+    version: int | None
+    registration: Registration | None
+    model: TargetModel | None
+
+
+class Adaptation:
+    """Registrations against one loaded bundle."""
+
+    def __init__(self, detection: Detection, store: TargetStore) -> None:
+        self._detection = detection
+        self._detector = detection.detector
+        self._store = store
+        self._known = frozenset(self._detector.sections)
+        self._models: dict[SectionKey, tuple[int, TargetModel]] = {}
+        self._fitting: defaultdict[SectionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def target(self, key: SectionKey, deadline: float) -> Target:
+        """What scores this section in the target domain now."""
+        registration = await self._detection.in_thread(self._store.in_force, key)
+        return await self._target(key, registration, deadline)
+
+    async def scoring_target(self, key: SectionKey, deadline: float) -> tuple[TargetModel, int]:
+        """The model and version that score a target-domain clip.
+
+        Raises
+        ------
+        NoTargetClips : where there are none.
+        """
+        target = await self.target(key, deadline)
+        if target.model is None or target.version is None:
+            raise NoTargetClips(key.machine_type, key.section)
+        return target.model, target.version
+
+    async def targets(self, deadline: float) -> list[Target]:
+        """Every registration in force, dormant ones too."""
+        return [await self._target(one.key, one, deadline) for one in await self.registrations()]
+
+    async def register(
+        self, key: SectionKey, clips: Sequence[bytes], *, idempotency_key: str | None, deadline: float
+    ) -> Target:
+        """Put ``clips`` in force for a section of the bundle, all of them or none.
+
+        Raises
+        ------
+        TargetClipsError : for too few or too many clips, a duplicate or a clip that cannot be used.
+        IdempotencyConflict : where the key belongs to another request.
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            request_sha256 = await self._detection.in_thread(_request_sha256, key, clips)
+            idempotency = Idempotency(idempotency_key, request_sha256)
+            earlier = await self._detection.in_thread(self._store.replayed, idempotency)
+            if earlier is not None:
+                return await self._target(key, earlier, deadline)
+        if not MIN_TARGET_CLIPS <= len(clips) <= MAX_TARGET_CLIPS:
+            raise TargetClipsError(
+                f"{len(clips)} clips were sent; a registration takes {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS}, "
+                "in file fields named 'audio'."
+            )
+        heard, model = await self._fit(key, clips, deadline)
+        samples = [Sample(clip.sha256, clip.duration_s, clip.level_dbfs, clip.clipped_share) for clip in heard]
+        rows = list(zip(samples, clips, strict=True))
+        registration = await self._detection.in_thread(lambda: self._store.register(key, rows, idempotency=idempotency))
+        self._models[key] = registration.id, model
+        _log.info("registered %d target clips of %s %s, version %d", len(rows), *_names(key), registration.version)
+        return Target(key, registration.version, registration, model)
+
+    async def registrations(self) -> list[Registration]:
+        """Every registration in force, dormant ones too."""
+        return await self._detection.in_thread(self._store.all_in_force)
+
+    async def withdraw(self, key: SectionKey, deadline: float) -> Target:
+        """Take a registration out of force; what is in force then."""
+        if await self._detection.in_thread(self._store.withdraw, key):
+            _log.info("withdrew the target clips of %s %s", *_names(key))
+        self._models.pop(key, None)
+        return await self.target(key, deadline)
+
+    async def warm(self, deadline: float) -> None:
+        """Make the mixtures of every registration in force; one that cannot be made stays in force and is reported."""
+        for registration in await self.registrations():
+            if registration.key not in self._known:
+                _log.warning("the target clips of %s %s are dormant: the bundle lacks it", *_names(registration.key))
+                continue
+            try:
+                await self._target(registration.key, registration, deadline)
+            except EarwitnessError as error:
+                _log.error("the target clips of %s %s cannot score: %s", *_names(registration.key), error)
+
+    async def _target(self, key: SectionKey, registration: Registration | None, deadline: float) -> Target:
+        if key not in self._known:
+            return Target(key, None if registration is None else registration.version, registration, None)
+        if registration is None:
+            model = self._detector.bundle_target(key)
+            return Target(key, None if model is None else 0, None, model)
+        async with self._fitting[key]:
+            number, model = self._models.get(key, (None, None))
+            if number != registration.id:
+                audio = await self._detection.in_thread(self._store.audio, registration)
+                _, model = await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
+                self._models[key] = registration.id, model
+        return Target(key, registration.version, registration, model)
+
+    async def _fit(
+        self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None = None
+    ) -> tuple[list[Clip], TargetModel]:
+        results = await asyncio.gather(
+            *(self._detection.hear_first(clip, max_clip_s) for clip in clips), return_exceptions=True
+        )
+        heard: list[Clip] = []
+        log_mels: list[Floats] = []
+        for position, result in enumerate(results, 1):
+            if isinstance(result, AudioError):
+                message = f"Clip {position} of {len(clips)} cannot be used, and so none was registered: {result}"
+                raise TargetClipsError(message, position) from result
+            if isinstance(result, BaseException):
+                raise result
+            heard.append(result[0])
+            log_mels.append(result[1])
+        _refuse_duplicates(heard)
+        embeddings = await self._detection.embed(key, np.concatenate(log_mels), deadline)
+        levels_dbfs = [clip.level_dbfs for clip in heard]
+        return heard, await self._detection.in_thread(self._detector.fit_target, key, embeddings, levels_dbfs)
+
+
+def _refuse_duplicates(heard: Sequence[Clip]) -> None:
+    """The same sound twice would stand for two clips of evidence; another container does not make it another sound."""
+    first: dict[str, int] = {}
+    for position, clip in enumerate(heard, 1):
+        earlier = first.setdefault(clip.waveform_sha256, position)
+        if earlier != position:
+            raise TargetClipsError(
+                f"Clip {position} of {len(heard)} is the same sound as clip {earlier}, and so none was registered. "
+                "Send each clip once.",
+                position,
+            )
+
+
+def _request_sha256(key: SectionKey, clips: Sequence[bytes]) -> str:
+    digests = [hashlib.sha256(clip).hexdigest() for clip in clips]
+    return hashlib.sha256("\n".join([*_names(key), *digests]).encode()).hexdigest()
+
+
+def _names(key: SectionKey) -> tuple[str, str]:
+    return key.machine_type, key.section

@@ -1,0 +1,177 @@
+"""Batches of whatever is waiting: when the device is free it takes what is there, without an artificial delay.
+
+One queue a key (a set of ensemble members), all of them bounded together. Each caller waits for its own result until
+its own deadline; one that is cancelled or expires leaves the queue before it costs anything, and what happens to it
+never reaches its neighbours. A batch that fails is run again one by one, so that only the culprit's caller hears of it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
+
+from service.errors import DeadlinePassed, Draining, QueueFull
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BatchObserver(Protocol):
+    """Who is told how long clips waited, how long a run took and how large it was."""
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Record the duration of a stage."""
+
+    def observe_batch(self, size: int) -> None:
+        """Record the size of a batch."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    size: int
+    deadline: float
+    since: float
+    result: asyncio.Future[Result]
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Runs ``run(key, items) -> results`` in a thread of its own, one batch at a time, oldest caller first.
+
+    ``capacity`` bounds the callers that wait; ``max_batch`` the sum of sizes in a run (a larger item runs alone).
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        *,
+        capacity: int,
+        max_batch: int,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        self._run = run
+        self._capacity = capacity
+        self._max_batch = max_batch
+        self._observer = observer
+        self._queues: dict[Key, deque[_Waiting[Item, Result]]] = {}
+        self._arrived = asyncio.Event()
+        self._draining = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._worker: asyncio.Task[None] | None = None
+        self._running: list[_Waiting[Item, Result]] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether batches are being run: false before `start` and after `drain`."""
+        return self._worker is not None and not self._worker.done()
+
+    @property
+    def depth(self) -> int:
+        """How many callers wait for a run."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    def start(self) -> None:
+        """Begin to run batches, in the running event loop."""
+        self._worker = asyncio.create_task(self._work())
+
+    async def submit(self, key: Key, item: Item, *, deadline: float, size: int = 1) -> Result:
+        """Wait for the result of ``item``, until ``deadline`` (of the event loop's clock).
+
+        Raises
+        ------
+        QueueFull, Draining, DeadlinePassed; whatever ``run`` raises for this item.
+        """
+        loop = asyncio.get_running_loop()
+        if self._draining:
+            raise Draining("The service is shutting down. Send the request again in a moment.")
+        if self.depth >= self._capacity:
+            raise QueueFull(f"{self._capacity} clips are waiting already. Send the request again in a moment.")
+        waiting = _Waiting(item, size, deadline, loop.time(), loop.create_future())
+        queue = self._queues.setdefault(key, deque())
+        queue.append(waiting)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                result: Result = await waiting.result
+                return result
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeadlinePassed("The request's time was up while its clip waited for the networks.") from error
+        finally:
+            if waiting in queue:
+                queue.remove(waiting)
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more, finish what waits for up to ``grace_s``, refuse the rest."""
+        self._draining = True
+        self._arrived.set()
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=grace_s)
+            self._worker.cancel()
+        for waiting in chain(self._running, *self._queues.values()):
+            if not waiting.result.done():
+                waiting.result.set_exception(Draining("The service shut down before this clip's result."))
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            taken = self._next(loop.time())
+            if taken is None:
+                if self._draining:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            key, self._running = taken
+            items = [waiting.item for waiting in self._running]
+            results = await loop.run_in_executor(self._thread, self._results, key, items)
+            for waiting, result in zip(self._running, results, strict=True):
+                if waiting.result.done():  # its caller left while the batch ran
+                    continue
+                if isinstance(result, BaseException):
+                    waiting.result.set_exception(result)
+                else:
+                    waiting.result.set_result(result)
+            self._running = []
+
+    def _next(self, now: float) -> tuple[Key, list[_Waiting[Item, Result]]] | None:
+        """Take the batch of the queue whose first caller has waited longest; callers who left are passed over."""
+        for queue in self._queues.values():
+            while queue and (queue[0].result.done() or queue[0].deadline <= now):
+                queue.popleft()
+        heads = [(queue[0].since, key) for key, queue in self._queues.items() if queue]
+        if not heads:
+            return None
+        key = min(heads, key=lambda head: head[0])[1]
+        queue, size = self._queues[key], 0
+        batch: list[_Waiting[Item, Result]] = []
+        while queue and (not batch or size + queue[0].size <= self._max_batch):
+            waiting = queue.popleft()
+            if waiting.result.done() or waiting.deadline <= now:
+                continue
+            batch.append(waiting)
+            size += waiting.size
+        if self._observer is not None:
+            for waiting in batch:
+                self._observer.observe_stage("queue", now - waiting.since)
+            self._observer.observe_batch(size)
+        return key, batch
+
+    def _results(self, key: Key, items: list[Item]) -> list[Result | BaseException]:
+        begun = time.perf_counter()
+        try:
+            results = [result for _, result in zip(items, self._run(key, items), strict=True)]
+        except Exception as error:  # noqa: BLE001  it is handed to the caller whose item it is
+            if len(items) == 1:
+                return [error]
+            return [result for item in items for result in self._results(key, [item])]
+        if self._observer is not None:
+            self._observer.observe_stage("encode", time.perf_counter() - begun)
+        return list[Result | BaseException](results)

@@ -1,0 +1,110 @@
+"""``python -m service serve`` and ``python -m service score``.
+
+Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
+be scored. ``serve`` ends with 2 where its bundle, device or database cannot be used.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from models.errors import EarwitnessError
+from models.vocabulary import Domain
+from service.settings import Settings, unknown_variables
+
+_log = logging.getLogger("service")
+FAILED = 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serve a bundle, or score clips with one.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    serve = commands.add_parser("serve", help="answer over HTTP until stopped")
+    serve.add_argument("--bundle", type=Path, help="the bundle folder (default: the demonstration bundle)")
+    serve.add_argument("--host", help="the address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="the port to listen on (default 8000)")
+    serve.set_defaults(run=_serve)
+
+    score = commands.add_parser("score", help="score clips, folders of clips, or the clips of CSV manifests")
+    score.add_argument("sources", nargs="+", type=Path, metavar="CLIP|FOLDER|MANIFEST")
+    score.add_argument("--machine-type", metavar="M", help="needed where no manifest column says it")
+    score.add_argument("--section", default="00", metavar="S", help="default 00")
+    score.add_argument("--domain", default=Domain.SOURCE.value, choices=[domain.value for domain in Domain])
+    score.add_argument("--url", metavar="U", help="score with the service at this address instead of loading a bundle")
+    score.add_argument("--bundle", type=Path, help="the bundle folder to load (default: as for serve)")
+    out = score.add_mutually_exclusive_group()
+    out.add_argument(
+        "--csv", type=Path, metavar="F", help="write rows there; clips it already holds are not scored again"
+    )
+    out.add_argument("--jsonl", type=Path, metavar="F", help="the same as JSON lines, with the whole answers")
+    score.set_defaults(run=_score)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args(arguments)
+    chosen = {name: getattr(options, name, None) for name in ("bundle", "host", "port")}
+    try:
+        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        for one in error.errors():
+            name = ".".join(map(str, one["loc"]))
+            print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {one['input']!r})", file=sys.stderr)
+        return FAILED
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    for variable in unknown_variables():
+        _log.warning("%s names no setting and is ignored", variable)
+    try:
+        status: int = options.run(settings, options)
+    except EarwitnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _serve(settings: Settings, _options: argparse.Namespace) -> int:
+    import uvicorn
+
+    from service.app import create_app
+
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+    )
+    server = uvicorn.Server(config)
+    resources = app.state.resources
+    resources.on_refusal = lambda: setattr(server, "should_exit", True)
+    server.run()
+    if resources.refusal is not None:
+        print(f"error: {resources.refusal}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _score(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bulk import HttpScorer, LocalScorer, find_jobs, score_all
+    from service.sheets import open_sheet
+
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
+    jobs = find_jobs(options.sources, options.machine_type, options.section, options.domain)
+    with (
+        HttpScorer(options.url) if options.url else LocalScorer(settings) as scorer,
+        open_sheet(options.csv, options.jsonl, scorer.bundle) as sheet,
+    ):
+        return score_all(jobs, scorer, sheet)

@@ -1,0 +1,103 @@
+"""From the bytes of a clip to its assessment: decode, features, batch, assess. Knows nothing of HTTP.
+
+Everything heavy runs in threads: decoding, features and scores in a pool, the networks in the batcher's own thread.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.assessment import Assessment
+from models.audio import Clip, first_clip
+from models.detector import Detector, TargetModel
+from models.systems import Features
+from models.vocabulary import Domain, SectionKey
+from service.batching import Batcher, BatchObserver
+
+Result = TypeVar("Result")
+Floats = NDArray[np.float32]
+
+
+class Detection:
+    """One loaded detector with its threads and its queue."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        threads: int,
+        capacity: int,
+        max_batch: int,
+        max_clip_s: float,
+        observer: BatchObserver,
+    ) -> None:
+        self.detector = detector
+        self._max_clip_s = max_clip_s
+        self._observer = observer
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
+        machine_types = {key.machine_type for key in detector.sections}
+        self._machine_type_of = {detector.members_of(machine_type): machine_type for machine_type in machine_types}
+        self.batcher: Batcher[tuple[int, ...], Floats, Floats] = Batcher(
+            self._encode, capacity=capacity, max_batch=max_batch, observer=observer
+        )
+
+    async def score(
+        self, audio: bytes, key: SectionKey, domain: Domain, *, target: TargetModel | None, deadline: float
+    ) -> Assessment:
+        """Score one clip; ``target`` holds the target clips in force where the domain asks for them."""
+        clip, features = await self.in_thread(self._hear, audio)
+        embeddings = await self.embed(key, features.log_mels, deadline)
+
+        def assess() -> Assessment:
+            begun = time.perf_counter()
+            assessment = self.detector.assess(key, domain, clip, features, embeddings, target=target)
+            self._observer.observe_stage("score", time.perf_counter() - begun)
+            return assessment
+
+        return await self.in_thread(assess)
+
+    async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Floats]:
+        """A target clip cut to its first ten seconds, and their log-mel, (1, 313, 128)."""
+        clip, features = await self.in_thread(self._hear, audio, max_clip_s, _cut)
+        return clip, features.log_mels
+
+    async def embed(self, key: SectionKey, log_mels: Floats, deadline: float) -> Floats:
+        """The embeddings of windows, (windows, members, 128), through the queue."""
+        members = self.detector.members_of(key.machine_type)
+        return await self.batcher.submit(members, log_mels, size=len(log_mels), deadline=deadline)
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call ``function`` in the pool; not at all if the caller is cancelled before a thread is free."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def close(self, grace_s: float) -> None:
+        """Finish what is in hand, then stop the threads."""
+        await self.batcher.drain(grace_s)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.detector.close()
+
+    def _hear(
+        self, audio: bytes, max_clip_s: float | None = None, fit: Callable[[Clip], Clip] | None = None
+    ) -> tuple[Clip, Features]:
+        begun = time.perf_counter()
+        clip = self.detector.decode(audio, max_clip_s=max_clip_s or self._max_clip_s)
+        decoded = time.perf_counter()
+        clip = fit(clip) if fit is not None else clip
+        features = self.detector.analyse(clip)
+        self._observer.observe_stage("decode", decoded - begun)
+        self._observer.observe_stage("features", time.perf_counter() - decoded)
+        return clip, features
+
+    def _encode(self, members: tuple[int, ...], clips: Sequence[Floats]) -> list[Floats]:
+        embeddings = self.detector.encode(np.concatenate(clips), self._machine_type_of[members])
+        return np.split(embeddings, np.cumsum([len(clip) for clip in clips])[:-1])
+
+
+def _cut(clip: Clip) -> Clip:
+    return dataclasses.replace(clip, waveform=first_clip(clip.waveform))

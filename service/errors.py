@@ -1,0 +1,83 @@
+"""What can go wrong in the service beyond the models' tree; the same rule: a sentence with the value and the remedy.
+
+::
+
+    EarwitnessError                 models/errors.py
+    └── ServiceError
+        ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
+        ├── NoSuchPath              nothing is served there
+        ├── MethodNotAllowed
+        ├── BodyTooLarge
+        ├── UnsupportedContentType  of the body as a whole; what a clip's bytes are is `models.errors.NotAudio`
+        ├── IdempotencyConflict     another request under the same key
+        ├── QueueFull
+        ├── NotReady                loading, or refused at loading
+        ├── Draining
+        ├── DeadlinePassed
+        ├── ClientGone              nobody waits for the answer any more
+        └── StoreError              the database of target clips cannot be used
+"""
+
+from collections.abc import Sequence
+
+from models.errors import EarwitnessError
+
+
+class ServiceError(EarwitnessError):
+    """Base of the service's own errors."""
+
+
+class MalformedRequest(ServiceError):
+    """A request that does not have the shape of the contract; ``fields`` are the offenders."""
+
+    def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
+        self.fields = tuple(fields)
+        super().__init__(message)
+
+
+class NoSuchPath(ServiceError):
+    """Nothing is served at this path."""
+
+
+class MethodNotAllowed(ServiceError):
+    """The path is served, but not with this method; ``allowed`` are those it has."""
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"{path} does not answer {method}. Use {' or '.join(self.allowed)}.")
+
+
+class BodyTooLarge(ServiceError):
+    """More bytes than a request may have."""
+
+
+class UnsupportedContentType(ServiceError):
+    """The body's content type is none that the path reads."""
+
+
+class IdempotencyConflict(ServiceError):
+    """The Idempotency-Key belongs to an earlier, different registration."""
+
+
+class QueueFull(ServiceError):
+    """As many requests are in hand as the service may hold."""
+
+
+class NotReady(ServiceError):
+    """The bundle is still loading, or could not be loaded."""
+
+
+class Draining(ServiceError):
+    """The service is shutting down."""
+
+
+class DeadlinePassed(ServiceError):
+    """The request's time was up before its answer was ready."""
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection before the answer."""
+
+
+class StoreError(ServiceError):
+    """The database of target clips is not one of ours, or not intact."""

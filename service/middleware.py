@@ -1,0 +1,65 @@
+"""Around every request: its id, its clock, its line in the log, its metrics, and a problem where something breaks."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import problems
+from service.telemetry import Metrics
+
+REQUEST_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+UNKNOWN_ROUTE = "unknown"
+"""The `route` of paths that nothing serves: paths that clients invent must not become labels."""
+
+_WATCHING = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked for every few seconds by whoever watches: their successes would bury the rest of the log."""
+
+_log = logging.getLogger("service.requests")
+
+
+class RequestContext:
+    """ASGI middleware; ``scope["state"]`` then holds ``request_id`` and ``arrived`` (of the event loop's clock)."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if re.fullmatch(REQUEST_ID_PATTERN, given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"], state["arrived"] = request_id, asyncio.get_running_loop().time()
+        begun, status = time.perf_counter(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            if status:  # half an answer is out: only closing the connection can tell the client
+                raise
+            await problems.problem(scope, error)(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - begun
+            route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+            self._metrics.observe_request(route, status or problems.CLIENT_GONE, seconds)
+            path = quote(scope["path"])  # a line break in a path must not write a line of the log
+            level = logging.DEBUG if route in _WATCHING and status < 400 else logging.INFO
+            _log.log(
+                level, "%s %s %s %.1f ms request_id=%s", scope["method"], path, status, 1000.0 * seconds, request_id
+            )

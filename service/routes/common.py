@@ -1,0 +1,55 @@
+"""What every route has: the app's resources, the request's id, and the refusal of query parameters it does not know."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from service.problems import MEDIA_TYPE
+from service.requests import refuse_unknown
+from service.resources import Loaded, Resources
+
+
+async def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+async def _loaded(request: Request) -> Loaded:
+    return (await _resources(request)).loaded
+
+
+async def _request_id(request: Request) -> str:
+    request_id: str = request.scope["state"]["request_id"]
+    return request_id
+
+
+def query_of(*known: str) -> Any:
+    """A dependency that refuses query parameters beyond ``known``, naming them."""
+
+    async def check(request: Request) -> None:
+        refuse_unknown("query parameter", request.query_params.keys(), known)
+
+    return Depends(check)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the errors that a path can answer with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+
+
+_MEANINGS = {
+    400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
+    404: "Unknown machine type or section; `known` lists those there are.",
+    409: "No target clips are known here, or the Idempotency-Key belongs to another request.",
+    413: "The body is too large or the clip too long.",
+    415: "Not audio, or a content type that is not read here.",
+    422: "Audio that cannot be scored: too short, silent, not finite, not decodable.",
+    429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
+    503: "Not ready, or shutting down. Retry-After says when to come back.",
+    504: "The request's deadline passed.",
+}
+
+InResources = Annotated[Resources, Depends(_resources)]
+InLoaded = Annotated[Loaded, Depends(_loaded)]
+RequestId = Annotated[str, Depends(_request_id)]

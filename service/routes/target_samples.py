@@ -1,0 +1,180 @@
+"""``/target-samples``: three to fifty clips of a changed condition adapt a section at once, durably."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, status
+
+from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
+from models.errors import EarwitnessError, UnknownMachineType, UnknownSection
+from models.vocabulary import SectionKey
+from service.adaptation import Target
+from service.requests import (
+    MULTIPART,
+    content_type,
+    deadline,
+    idempotency_key,
+    many_files,
+    parameters,
+    read_form,
+    unsupported,
+    until,
+    while_connected,
+)
+from service.resources import Loaded, Resources
+from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
+from service.schemas import RegistrationParameters, TargetSamples, TargetSamplesAnswer, TargetSamplesListing
+
+router = APIRouter(prefix="/target-samples", tags=["target samples"], dependencies=[query_of()])
+
+_OPENAPI: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 255},
+            "description": "Makes a repeated request one registration; another request under the same key is refused.",
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            MULTIPART: {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio", "machine_type", "section"],
+                    "properties": {
+                        "audio": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": MIN_TARGET_CLIPS,
+                            "maxItems": MAX_TARGET_CLIPS,
+                        },
+                        "machine_type": {"type": "string", "examples": ["fan"]},
+                        "section": {"type": "string", "examples": ["00"]},
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "",
+    operation_id="register_target_samples",
+    summary="Register target clips",
+    response_model=TargetSamplesAnswer,
+    status_code=status.HTTP_201_CREATED,
+    responses=problems(400, 404, 409, 413, 415, 422, 429, 503, 504),
+    openapi_extra=_OPENAPI,
+)
+async def register(
+    request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId
+) -> TargetSamplesAnswer:
+    """Replace a section's target clips; the first ten seconds of each are used. All of them are taken, or none.
+
+    Where no answer came, or 504, the registration may have been made: repeat it with the same Idempotency-Key.
+    """
+    settings = resources.settings
+    due, replay_key = deadline(request, settings.request_timeout_s), idempotency_key(request)
+    if content_type(request) != MULTIPART:
+        raise unsupported(request, [MULTIPART])
+    with resources.in_hand():
+        async with until(due):
+            form = await read_form(request, settings.max_registration_bytes)
+            clips = many_files(form)
+            wanted = parameters(RegistrationParameters, form.texts)
+            key = loaded.find(wanted.machine_type, wanted.section)
+            work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
+            target = await while_connected(request, work)
+            await _refresh(resources, loaded)
+            return _answer(target, loaded, request_id)
+
+
+@router.get(
+    "",
+    operation_id="list_target_samples",
+    summary="List registrations",
+    response_model=TargetSamplesListing,
+    responses=problems(400, 503, 504),
+)
+async def listing(
+    request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId
+) -> TargetSamplesListing:
+    """Every registration in force; those whose section the loaded bundle lacks are listed as dormant."""
+    due = deadline(request, resources.settings.request_timeout_s)
+    async with until(due):
+        entries = [TargetSamples.of(target) for target in await loaded.adaptation.targets(due)]
+    return TargetSamplesListing(target_samples=entries, bundle=loaded.bundle_id, request_id=request_id)
+
+
+@router.get(
+    "/{machine_type}/{section}",
+    operation_id="get_target_samples",
+    summary="A section's target clips",
+    response_model=TargetSamplesAnswer,
+    responses=problems(400, 404, 503, 504),
+)
+async def one(
+    *,
+    request: Request,
+    machine_type: str,
+    section: str,
+    resources: InResources,
+    loaded: InLoaded,
+    request_id: RequestId,
+) -> TargetSamplesAnswer:
+    """The target clips in force for one section: a registration, the bundle's own (version 0) or none (null)."""
+    due = deadline(request, resources.settings.request_timeout_s)
+    async with until(due):
+        return _answer(await _known(loaded, machine_type, section, due), loaded, request_id)
+
+
+@router.delete(
+    "/{machine_type}/{section}",
+    operation_id="delete_target_samples",
+    summary="Withdraw a registration",
+    response_model=TargetSamplesAnswer,
+    responses=problems(400, 404, 503, 504),
+)
+async def withdraw(
+    *,
+    request: Request,
+    machine_type: str,
+    section: str,
+    resources: InResources,
+    loaded: InLoaded,
+    request_id: RequestId,
+) -> TargetSamplesAnswer:
+    """Take a registration out of force; the answer says what is in force then: version 0, or null for none."""
+    due = deadline(request, resources.settings.request_timeout_s)
+    async with until(due):
+        known = await _known(loaded, machine_type, section, due)
+        target = await loaded.adaptation.withdraw(known.key, due)
+        await _refresh(resources, loaded)
+        return _answer(target, loaded, request_id)
+
+
+async def _known(loaded: Loaded, machine_type: str, section: str, due: float) -> Target:
+    """The section's target; a section that only a dormant registration knows is known too."""
+    unknown: EarwitnessError | None = None
+    key = SectionKey(machine_type, section)
+    try:
+        loaded.find(machine_type, section)
+    except (UnknownMachineType, UnknownSection) as error:
+        unknown = error
+    target = await loaded.adaptation.target(key, due)
+    if unknown is not None and target.registration is None:
+        raise unknown
+    return target
+
+
+async def _refresh(resources: Resources, loaded: Loaded) -> None:
+    registrations = await loaded.adaptation.registrations()
+    resources.metrics.know_registrations(registrations)
+
+
+def _answer(target: Target, loaded: Loaded, request_id: str) -> TargetSamplesAnswer:
+    return TargetSamplesAnswer(**TargetSamples.facts(target), bundle=loaded.bundle_id, request_id=request_id)

@@ -1,0 +1,90 @@
+"""The one place that reads the environment: every setting is a field here, ``EARWITNESS_<NAME>`` outside."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import models
+from models.encoder import Device
+
+_DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
+_MIB = 1024 * 1024
+_SQLITE = "sqlite:///"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. Facts of a bundle (front end, thresholds, members) are never settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EARWITNESS_", extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    bundle: Path = _DEMONSTRATION
+    """The bundle folder to serve, or a symbolic link to one."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 opens the service to the network."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """The port to listen on; 0 takes a free one and logs it."""
+
+    device: Device = Device.AUTO
+    """Where the networks run: cuda refuses to start where it cannot, auto falls back to the CPU and says so."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_cores)
+    """Threads for decoding, features and scores, and for the networks on a CPU; by default one a core."""
+
+    database: str = "data/earwitness.db"
+    """The file that keeps registered target clips: a path, or an sqlite:/// URL."""
+
+    max_clip_s: Annotated[float, Field(ge=2.0, le=3600.0)] = 60.0
+    """The longest clip that is scored, in seconds, counted in decoded samples."""
+
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = 32 * _MIB
+    """The largest body of POST /score, counted while it is read."""
+
+    max_registration_bytes: Annotated[int, Field(ge=1024)] = 128 * _MIB
+    """The largest body of POST /target-samples, counted while it is read."""
+
+    queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """How many clips and registrations may be in hand at once, from the first byte of the body to the answer; one more
+    is answered 429. Times max_upload_bytes, this bounds the memory that bodies can take."""
+
+    max_batch_windows: Annotated[int, Field(ge=1, le=4096)] = 32
+    """The most ten-second windows that go through the networks in one run."""
+
+    request_timeout_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
+    """How long a request may take before it is answered 504; a client's X-Request-Timeout-Ms can only shorten it."""
+
+    drain_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 20.0
+    """How long requests in hand may take to finish after SIGTERM."""
+
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """What is logged: debug, info, warning or error."""
+
+    @field_validator("database")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Keep one absolute URL, so that the start log names a file that can be found."""
+        if "://" in value and not value.startswith(_SQLITE):
+            raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
+        return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
+
+    @property
+    def database_file(self) -> Path:
+        """The SQLite file behind `database`."""
+        return Path(self.database.removeprefix(_SQLITE))
+
+
+def unknown_variables() -> list[str]:
+    """The ``EARWITNESS_`` variables that name no setting: misspelt ones would otherwise go unnoticed."""
+    prefix = "EARWITNESS_"
+    known = {prefix + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.upper().startswith(prefix) and name.upper() not in known)

@@ -1,0 +1,193 @@
+"""What the service tells Prometheus: names, labels and buckets, with a registry of its own for each app.
+
+Base units, no ids as labels, and every label set that is known when a bundle is loaded exists from then on: a rate
+over a series that appears with its first alarm would miss that alarm.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from enum import StrEnum
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from models.assessment import Assessment
+from models.detector import Detector
+from models.encoder import DeviceInfo
+from models.vocabulary import Decision, Domain, SectionKey
+from service.targets import Registration
+
+_SECTION = ("machine_type", "section", "domain")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_P_VALUES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+_STAGES = ("decode", "features", "queue", "encode", "score")
+
+
+class Outcome(StrEnum):
+    """How a request ended, for `earwitness_requests_total`."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    OVERLOADED = "overloaded"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+def outcome_of(status: int) -> Outcome:
+    """The outcome that a status stands for."""
+    known = {429: Outcome.OVERLOADED, 499: Outcome.CANCELLED, 503: Outcome.OVERLOADED, 504: Outcome.EXPIRED}
+    if status in known:
+        return known[status]
+    return Outcome.OK if status < 400 else Outcome.REJECTED if status < 500 else Outcome.FAILED
+
+
+class Metrics:
+    """Every metric of one app."""
+
+    def __init__(self) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter("earwitness_requests", "Requests answered.", ["route", "outcome"], registry=registry)
+        self._request_seconds = Histogram(
+            "earwitness_request_seconds",
+            "From the first byte to the answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.ready = Gauge(
+            "earwitness_ready", "1 when a bundle is loaded and has reproduced its canary.", registry=registry
+        )
+        self._stages = Histogram(
+            "earwitness_stage_seconds", "Time in each stage of scoring.", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self._batch_size = Histogram(
+            "earwitness_batch_size",
+            "Clips that went through the networks in one run.",
+            buckets=_BATCHES,
+            registry=registry,
+        )
+        self._queue_depth = Gauge("earwitness_queue_depth", "Clips that wait for the networks.", registry=registry)
+        self._queue_capacity = Gauge(
+            "earwitness_queue_capacity", "Clips that may be in hand at once.", registry=registry
+        )
+        self._decisions = Counter("earwitness_decisions", "Decisions.", [*_SECTION, "decision"], registry=registry)
+        self._p_value = Histogram(
+            "earwitness_p_value",
+            "p-values of clips: uniform when all is well.",
+            _SECTION,
+            buckets=_P_VALUES,
+            registry=registry,
+        )
+        self._deviation = Gauge(
+            "earwitness_deviation", "Robust standard deviations of the last clip's score.", _SECTION, registry=registry
+        )
+        self._level = Gauge("earwitness_level_dbfs", "Level of the last clip.", _SECTION, registry=registry)
+        self._last_clip = Gauge(
+            "earwitness_last_clip_timestamp_seconds", "When the last clip was scored.", _SECTION, registry=registry
+        )
+        self._false_alarm_rate = Gauge(
+            "earwitness_false_alarm_rate",
+            "The share of normal clips that the threshold is set to.",
+            _SECTION,
+            registry=registry,
+        )
+        self._ages = _TargetAges()
+        registry.register(self._ages)
+        for stage in _STAGES:
+            self._stages.labels(stage)
+
+    def know_routes(self, routes: Iterable[str]) -> None:
+        """Create the series of every route."""
+        for route in routes:
+            self._request_seconds.labels(route)
+            for outcome in Outcome:
+                self._requests.labels(route, outcome.value)
+
+    def know_queue(self, capacity: int, depth: Callable[[], float]) -> None:
+        """Export the queue's bound and, at each scrape, its depth."""
+        self._queue_capacity.set(capacity)
+        self._queue_depth.set_function(depth)
+
+    def know_bundle(self, detector: Detector) -> None:
+        """Create the series of every section of the bundle, and say what is loaded and where it runs."""
+        for key in detector.sections:
+            for domain in Domain:
+                labels = (key.machine_type, key.section, domain.value)
+                self._p_value.labels(*labels)
+                for decision in Decision:
+                    self._decisions.labels(*labels, decision.value)
+        for (key, domain), one in detector.bundle.calibrations.items():
+            if one.calibration.threshold is not None:
+                labels = (key.machine_type, key.section, domain.value)
+                self._false_alarm_rate.labels(*labels).set(1.0 - one.calibration.percentile / 100.0)
+        demonstration = str(detector.bundle.manifest.demonstration).lower()
+        bundle = Gauge(
+            "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=self.registry
+        )
+        bundle.labels(detector.bundle.id, demonstration).set(1)
+        device = Gauge(
+            "earwitness_device_info",
+            "Where the networks run.",
+            ["requested", "running", "fallback"],
+            registry=self.registry,
+        )
+        device.labels(*_device_labels(detector.device)).set(1)
+
+    def know_registrations(self, registrations: Collection[Registration]) -> None:
+        """Replace the registrations whose age is exported."""
+        self._ages.registered = {one.key: one.registered_at.timestamp() for one in registrations}
+
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, outcome_of(status).value).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Record the duration of a stage."""
+        self._stages.labels(stage).observe(seconds)
+
+    def observe_batch(self, size: int) -> None:
+        """Record the size of a batch."""
+        self._batch_size.observe(size)
+
+    def observe_assessment(self, assessment: Assessment) -> None:
+        """Count one scored clip."""
+        labels = (assessment.machine_type, assessment.section, assessment.domain.value)
+        if assessment.decision is not None:
+            self._decisions.labels(*labels, assessment.decision.value).inc()
+        if assessment.p_value is not None:
+            self._p_value.labels(*labels).observe(assessment.p_value)
+        if assessment.deviation is not None:
+            self._deviation.labels(*labels).set(assessment.deviation)
+        self._level.labels(*labels).set(assessment.clip.level_dbfs)
+        self._last_clip.labels(*labels).set(time.time())
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return prometheus_client.generate_latest(self.registry)
+
+
+def _device_labels(device: DeviceInfo) -> tuple[str, str, str]:
+    return str(device.requested), str(device.running), str(device.fallback).lower()
+
+
+class _TargetAges(Collector):
+    """`earwitness_target_samples_age_seconds`, computed when it is scraped."""
+
+    def __init__(self) -> None:
+        self.registered: dict[SectionKey, float] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        ages = GaugeMetricFamily(
+            "earwitness_target_samples_age_seconds", "Since the target clips in force were registered.", labels=_SECTION
+        )
+        for key, registered in self.registered.items():
+            labels = [key.machine_type, key.section, Domain.TARGET.value]
+            ages.add_metric(labels, max(0.0, time.time() - registered))
+        yield ages

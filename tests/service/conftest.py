@@ -1,0 +1,28 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.bundle import Bundle
+from tests.service.bundles import make_bundle
+from tests.service.servers import Server
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small real bundle on the disk."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(bundle: Bundle) -> Path:
+    assert bundle.folder is not None
+    return bundle.folder
+
+
+@pytest.fixture(scope="module")
+def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service over the small bundle, shared by the tests of a module."""
+    folder = tmp_path_factory.mktemp("server")
+    with Server(bundle_folder, folder / "data" / "earwitness.db", folder / "log") as running:
+        yield running

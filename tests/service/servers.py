@@ -1,0 +1,88 @@
+"""A real service in a process of its own, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class Server:
+    """``python -m service serve`` over a bundle and a database."""
+
+    def __init__(self, bundle: Path, database: Path, log: Path, **settings: Any) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self.database = database
+        self._environment = {
+            **os.environ,
+            "EARWITNESS_DATABASE": str(database),
+            "EARWITNESS_DEVICE": "cpu",
+            "EARWITNESS_THREADS": "2",
+            **{f"EARWITNESS_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self._command = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", str(self.port)]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
+
+    def begin(self) -> None:
+        """Start the process."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=REPOSITORY, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def start(self) -> Self:
+        """Start the process and wait until it is ready."""
+        self.begin()
+        assert self.process is not None
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if self.client.get("/readyz").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+    def kill(self) -> None:
+        """End the process without a word to it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Ask the process to end; its exit status."""
+        self.client.close()
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(30)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

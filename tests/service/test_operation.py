@@ -1,0 +1,243 @@
+"""Starting, watching and stopping: readiness, refusals, metrics, settings."""
+
+import asyncio
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
+
+from models.bundle import Bundle, write_bundle
+from models.encoder import Device
+from models.vocabulary import Domain
+from service.app import create_app
+from service.settings import Settings, unknown_variables
+from tests.service.bundles import FAN_0, FAN_1, sound, wav
+from tests.service.servers import REPOSITORY, Server
+
+FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
+
+
+@pytest.fixture
+def small(bundle_folder: Path, tmp_path: Path) -> Settings:
+    """Settings of a small service of its own."""
+    return Settings(bundle=bundle_folder, database=str(tmp_path / "targets.db"), device=Device.CPU, threads=1)
+
+
+def visit(settings: Settings, *paths: str, wait: bool) -> list[httpx.Response]:
+    """Ask an app for ``paths``, at once or after it has loaded or refused to."""
+
+    async def scenario() -> list[httpx.Response]:
+        app = create_app(settings)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://earwitness") as client,
+        ):
+            until = time.monotonic() + 20
+            while wait and time.monotonic() < until and "still loading" in (await client.get("/readyz")).text:
+                await asyncio.sleep(0.01)
+            return [await client.get(path) for path in paths]
+
+    return asyncio.run(scenario())
+
+
+def test_alive_at_once_and_ready_when_loaded(small: Settings) -> None:
+    """Before the canary is reproduced, all but /livez, /metrics and the documentation is 503 with Retry-After."""
+    alive, ready, sections, metrics = visit(small, "/livez", "/readyz", "/sections", "/metrics", wait=False)
+    assert alive.status_code == metrics.status_code == 200
+    for answer in (ready, sections):
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:earwitness:problem:not-ready"
+        assert int(answer.headers["Retry-After"]) > 0
+    assert "earwitness_ready 0.0" in metrics.text
+    ready, metrics = visit(small, "/readyz", "/metrics", wait=True)
+    assert ready.status_code == 200
+    assert "earwitness_ready 1.0" in metrics.text
+
+
+def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: Settings, tmp_path: Path) -> None:
+    """An intact bundle with other scores than this machine gives."""
+    assert bundle.canary is not None
+    canary = dataclasses.replace(bundle.canary, expected=bundle.canary.expected + 10.0)
+    write_bundle(tmp_path / "wrong", dataclasses.replace(bundle, canary=canary))
+    settings = small.model_copy(update={"bundle": tmp_path / "wrong"})
+    alive, ready = visit(settings, "/livez", "/readyz", wait=True)
+    assert alive.status_code == 200
+    assert ready.status_code == 503
+    assert "canary" in ready.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"EARWITNESS_BUNDLE": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"EARWITNESS_DATABASE": "/dev/null/targets.db"}, "/dev/null"),
+        ({"EARWITNESS_PORT": "ninety"}, "EARWITNESS_PORT"),
+    ],
+)
+def test_what_cannot_be_served_ends_with_a_sentence(
+    bundle_folder: Path, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    """Exit status 2 and no stack trace."""
+    settings = {
+        "EARWITNESS_BUNDLE": str(bundle_folder),
+        "EARWITNESS_DATABASE": str(tmp_path / "db"),
+        "EARWITNESS_PORT": "0",
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "serve"],
+        check=False,
+        cwd=REPOSITORY,
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_cuda_is_refused_where_it_cannot_run(small: Settings) -> None:
+    """And never silently replaced by the CPU."""
+    (ready,) = visit(small.model_copy(update={"device": Device.CUDA}), "/readyz", wait=True)
+    if ready.status_code == 200:
+        pytest.skip("this machine has a GPU")
+    assert "device=cpu" in ready.json()["detail"]
+
+
+def test_sigterm_finishes_what_is_in_hand(bundle_folder: Path, tmp_path: Path) -> None:
+    """A clip that is being sent when the service is told to stop still gets its score."""
+    server = Server(bundle_folder, tmp_path / "db", tmp_path / "log").start()
+    audio = wav(sound(FAN_0, 500))
+
+    def body() -> Iterator[bytes]:
+        yield audio[:1000]
+        assert server.process is not None
+        time.sleep(0.1)
+        server.process.terminate()
+        time.sleep(0.3)
+        yield audio[1000:]
+
+    answer = httpx.post(
+        f"{server.url}/score", params=FIELDS, content=body(), headers={"Content-Type": "audio/wav"}, timeout=20
+    )
+    assert answer.status_code == 200
+    server.stop()
+    assert "Traceback" not in server.log.read_text()
+
+
+def samples(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample of /metrics by its name and labels."""
+    families = text_string_to_metric_families(server.client.get("/metrics").text)
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def labelled(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+def test_metrics_are_there_from_the_start_and_count(server: Server) -> None:
+    """Known series at zero before the first clip; afterwards one more of each that it touched."""
+    fan = {"machine_type": "fan", "section": "00", "domain": "source"}
+    before = samples(server)
+    for decision in ("normal", "anomalous"):
+        for domain in Domain:
+            assert before[labelled("earwitness_decisions_total", **{**fan, "domain": domain}, decision=decision)] == 0
+    assert before[labelled("earwitness_requests_total", route="/score", outcome="failed")] == 0
+    assert before[labelled("earwitness_p_value_count", **fan)] == 0
+    assert before[labelled("earwitness_false_alarm_rate", **fan)] == pytest.approx(0.1)
+    assert before[labelled("earwitness_queue_capacity")] == 64
+    assert before[labelled("earwitness_queue_depth")] == 0
+    assert before[labelled("earwitness_ready")] == 1
+    names = {name for name, _ in before}
+    assert {"earwitness_bundle_info", "earwitness_device_info"} <= names
+    assert labelled("earwitness_deviation", **fan) not in before
+
+    for fault in (False, True):
+        audio = wav(sound(FAN_0, 501, fault=fault))
+        assert server.client.post("/score", data=FIELDS, files={"audio": ("clip.wav", audio)}).status_code == 200
+    server.client.post("/score", data=FIELDS, files={"audio": ("clip.wav", b"none")})
+    after = samples(server)
+    for decision in ("normal", "anomalous"):
+        assert after[labelled("earwitness_decisions_total", **fan, decision=decision)] == 1
+    assert after[labelled("earwitness_requests_total", route="/score", outcome="ok")] == 2
+    assert after[labelled("earwitness_requests_total", route="/score", outcome="rejected")] == 1
+    assert after[labelled("earwitness_request_seconds_count", route="/score")] == 3
+    assert after[labelled("earwitness_p_value_bucket", **fan, le="1.0")] == 2
+    assert after[labelled("earwitness_p_value_bucket", **fan, le="0.1")] == 1
+    assert after[labelled("earwitness_deviation", **fan)] > 10
+    assert -30 < after[labelled("earwitness_level_dbfs", **fan)] < 0
+    assert time.time() - after[labelled("earwitness_last_clip_timestamp_seconds", **fan)] < 60
+    for stage in ("decode", "features", "queue", "encode", "score"):
+        assert after[labelled("earwitness_stage_seconds_count", stage=stage)] == 2
+    assert after[labelled("earwitness_batch_size_count")] == 2
+
+
+def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
+    """However many there are."""
+    for path in ("/wp-admin", "/score/../etc", "/target-samples/a/b/c"):
+        assert server.client.get(path).status_code == 404
+    routes = {dict(labels)["route"] for name, labels in samples(server) if name == "earwitness_requests_total"}
+    assert routes == {
+        *("/score", "/target-samples", "/target-samples/{machine_type}/{section}", "/sections", "/bundle"),
+        *("/livez", "/readyz", "/metrics", "unknown"),
+    }
+
+
+def test_the_age_of_target_clips_is_exported(server: Server) -> None:
+    """From their registration to their withdrawal."""
+    age = labelled("earwitness_target_samples_age_seconds", machine_type="fan", section="01", domain="target")
+    assert age not in samples(server)
+    answer = server.client.post(
+        "/target-samples",
+        data={"machine_type": "fan", "section": "01"},
+        files=[("audio", (f"{n}.wav", wav(sound(FAN_1, n, target=True)))) for n in range(3)],
+    )
+    assert answer.status_code == 201
+    assert 0 <= samples(server)[age] < 60
+    server.client.delete("/target-samples/fan/01")
+    assert age not in samples(server)
+
+
+def test_every_setting_is_described() -> None:
+    """In the docstring under its field."""
+    undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
+    assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"port": 70_000}, {"device": "tpu"}, {"threads": 0}, {"database": "postgresql://x/y"}, {"queue_length": 3}],
+    ids=str,
+)
+def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
+    """Unknown names too."""
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_the_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The database is absolute, whichever folder the service was started in; a misspelt variable is noticed."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings()
+    assert (settings.host, settings.port, settings.max_clip_s) == ("127.0.0.1", 8000, 60.0)
+    assert settings.bundle.parts[-3:] == ("models", "bundles", "demonstration")
+    assert settings.bundle.is_absolute()
+    assert settings.database_file == tmp_path / "data" / "earwitness.db"
+    assert re.fullmatch(r"sqlite:////.*/data/earwitness\.db", settings.database)
+    monkeypatch.setenv("EARWITNESS_PROT", "8010")
+    monkeypatch.setenv("EARWITNESS_PORT", "8010")
+    assert unknown_variables() == ["EARWITNESS_PROT"]
+    assert Settings().port == 8010

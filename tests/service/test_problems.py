@@ -1,0 +1,383 @@
+"""Every error of the contract by a real request: a clear problem, nothing stored, the service still ready."""
+
+import asyncio
+import inspect
+import io
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+import models.errors
+import service.errors
+from models.errors import AudioError, EarwitnessError
+from service import problems
+from tests.service.bundles import FAN_0, FAN_1, sound, wav
+from tests.service.servers import Server
+
+FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
+GOOD = wav(sound(FAN_0, 400))
+JPEG = bytes.fromhex("ffd8ffe000104a46494600010101006000600000ffdb0043") + bytes(5000)
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def unharmed(server: Server) -> Iterator[None]:
+    """After each test the service is ready, nothing is registered, and its log has no stack trace."""
+    yield
+    assert server.client.get("/readyz").status_code == 200
+    assert server.client.get("/target-samples").json()["target_samples"] == []
+    assert "Traceback" not in server.log.read_text()
+
+
+def check(answer: httpx.Response, status: int, slug: str, *said: str) -> dict[str, Any]:
+    """The answer is a problem of this kind, and its detail says these things."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["type"] == f"urn:earwitness:problem:{slug}"
+    assert problem["status"] == status
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+    assert problem["title"]
+    assert problem["detail"].endswith((".", ")"))
+    for word in said:
+        assert word in problem["detail"]
+    return problem
+
+
+def truncated_wav() -> bytes:
+    return GOOD[: len(GOOD) // 2]
+
+
+def nan_wav() -> bytes:
+    waveform = sound(FAN_0, 401)
+    waveform[1000:1010] = np.nan
+    return wav(waveform, subtype="FLOAT")
+
+
+def hour_of_silence() -> bytes:
+    """An hour in a few hundred kilobytes of FLAC."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 16_000, 1, format="FLAC", subtype="PCM_16") as out:
+        for _ in range(60):
+            out.write(np.zeros(60 * 16_000, np.int16))
+    return file.getvalue()
+
+
+def lying_wav() -> bytes:
+    """A header that promises two gigabytes."""
+    return GOOD[:40] + struct.pack("<I", 2_000_000_000) + GOOD[44:]
+
+
+BAD_CLIPS = {
+    "truncated": (truncated_wav, 422, "undecodable-audio", "truncated"),
+    "a JPEG named .wav": (lambda: JPEG, 415, "not-audio", "WAV, FLAC or OGG"),
+    "text": (lambda: b"hello, this is a fan", 415, "not-audio", "WAV, FLAC or OGG"),
+    "0 bytes": (lambda: b"", 415, "not-audio", "0 bytes"),
+    "100 ms": (lambda: wav(sound(FAN_0, 402, seconds=0.1)), 422, "clip-too-short", "0.100 s"),
+    "NaN": (nan_wav, 422, "non-finite-audio", "NaN"),
+    "digital silence": (lambda: wav(np.zeros(160_000, np.float32)), 422, "silent-clip", "silent"),
+    "an hour of silence": (hour_of_silence, 413, "clip-too-long", "60 s"),
+    "61 s": (lambda: wav(sound(FAN_0, 403, seconds=61.0)), 413, "clip-too-long", "60 s"),
+    "a lying header": (lying_wav, 422, "undecodable-audio", "truncated"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLIPS, ids=str)
+@pytest.mark.parametrize("raw", [False, True], ids=["multipart", "raw"])
+def test_a_bad_clip_is_refused(server: Server, case: str, raw: bool) -> None:
+    """By what it is, whatever it is called, in a multipart body and in a raw one."""
+    make, status, slug, said = BAD_CLIPS[case]
+    audio = make()
+    if raw:
+        answer = server.client.post("/score", params=FIELDS, content=audio, headers={"Content-Type": "audio/wav"})
+    else:
+        answer = server.client.post("/score", data=FIELDS, files={"audio": ("clip.wav", audio, "audio/wav")})
+    check(answer, status, slug, said)
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_CLIPS if case != "an hour of silence"], ids=str)
+def test_one_bad_clip_refuses_a_registration(server: Server, case: str) -> None:
+    """Its position is named, and the good ones are not kept either."""
+    clips = [wav(sound(FAN_1, seed)) for seed in range(3)]
+    clips.insert(2, BAD_CLIPS[case][0]())
+    answer = server.client.post(
+        "/target-samples",
+        data={"machine_type": "fan", "section": "01"},
+        files=[("audio", (f"{n}.wav", clip)) for n, clip in enumerate(clips)],
+    )
+    assert check(answer, 422, "target-clips-refused", "Clip 3 of 4")["position"] == 3
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+def test_a_duplicate_refuses_a_registration(server: Server, container: str) -> None:
+    """The same sound in another container is the same clip."""
+    clips = [wav(sound(FAN_1, seed)) for seed in range(3)]
+    clips.append(wav(sound(FAN_1, 1), kind=container))
+    answer = server.client.post(
+        "/target-samples",
+        data={"machine_type": "fan", "section": "01"},
+        files=[("audio", (f"{n}.wav", clip)) for n, clip in enumerate(clips)],
+    )
+    assert check(answer, 422, "target-clips-refused", "Clip 4", "clip 2")["position"] == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 51])
+def test_three_to_fifty_clips_make_a_registration(server: Server, count: int) -> None:
+    """Fewer say too little, more are training data."""
+    answer = server.client.post(
+        "/target-samples",
+        data={"machine_type": "fan", "section": "01"},
+        files=[("audio", (f"{n}.wav", GOOD)) for n in range(count)],
+    )
+    check(answer, 422, "target-clips-refused", str(count), "3 to 50")
+
+
+WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "no machine type": ({"machine_type": None}, "machine_type"),
+    "no section": ({"section": None}, "section"),
+    "no domain": ({"domain": None}, "domain"),
+    "an unknown field": ({"machinetype": "fan"}, "machinetype"),
+    "a third domain": ({"domain": "summer"}, "summer"),
+    "no boolean": ({"explain": "perhaps"}, "perhaps"),
+    "a field twice": ({"section": ["00", "01"]}, "section"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FIELDS, ids=str)
+@pytest.mark.parametrize("raw", [False, True], ids=["multipart", "raw"])
+def test_wrong_fields_are_named(server: Server, case: str, raw: bool) -> None:
+    """With 400, not with the framework's 422."""
+    change, said = WRONG_FIELDS[case]
+    fields: dict[str, Any] = {**FIELDS, **change}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if raw:
+        answer = server.client.post("/score", params=fields, content=GOOD, headers={"Content-Type": "audio/wav"})
+    else:
+        answer = server.client.post("/score", data=fields, files={"audio": ("clip.wav", GOOD)})
+    check(answer, 400, "malformed-request", said)
+
+
+def test_the_clip_must_be_one_file_field(server: Server) -> None:
+    """Missing, twice, under another name, or as text."""
+    post = server.client.post
+    clip = ("clip.wav", GOOD)
+    check(post("/score", data=FIELDS, files={"sound": clip}), 400, "malformed-request", "sound")
+    check(
+        post("/score", files={name: (None, value) for name, value in FIELDS.items()}), 400, "malformed-request", "audio"
+    )
+    check(post("/score", data=FIELDS, files=[("audio", clip)] * 2), 400, "malformed-request", "2 files")
+    texts = {name: (None, value) for name, value in {**FIELDS, "audio": "clip.wav"}.items()}
+    check(post("/score", files=texts), 400, "malformed-request", "audio", "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"no boundary at all", "multipart/form-data; boundary=x"),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\nvalue\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"", "multipart/form-data"),
+        (b"--x\r\nContent-Disposition: form-data; name=section\r\n\r\n0", "multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_broken_multipart_body_is_malformed(server: Server, content: bytes, content_type: str) -> None:
+    """It never reaches the framework's own error."""
+    answer = server.client.post("/score", content=content, headers={"Content-Type": content_type})
+    check(answer, 400, "malformed-request")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc", "a b", "", "x" * 65, "00\n", ".hidden", "ü"])
+def test_a_path_is_no_section(server: Server, name: str) -> None:
+    """Names are checked before anything is looked up."""
+    answer = server.client.post("/score", data={**FIELDS, "section": name}, files={"audio": ("clip.wav", GOOD)})
+    check(answer, 400, "invalid-name", "section", "letters")
+    registration = server.client.post(
+        "/target-samples",
+        data={"machine_type": name, "section": "00"},
+        files=[("audio", (f"{n}.wav", GOOD)) for n in range(3)],
+    )
+    check(registration, 400, "invalid-name", "machine type")
+
+
+def test_unknown_machines_and_sections_name_the_known(server: Server) -> None:
+    """404, with what there is."""
+    audio = {"audio": ("clip.wav", GOOD)}
+    answer = server.client.post("/score", data={**FIELDS, "machine_type": "press"}, files=audio)
+    assert check(answer, 404, "unknown-machine-type", "'press'", "'pump'")["known"] == ["fan", "pump"]
+    answer = server.client.post("/score", data={**FIELDS, "section": "07"}, files=audio)
+    assert check(answer, 404, "unknown-section", "'07'", "'01'")["known"] == ["00", "01"]
+    for method in ("GET", "DELETE"):
+        check(server.client.request(method, "/target-samples/press/00"), 404, "unknown-machine-type")
+        check(server.client.request(method, "/target-samples/fan/07"), 404, "unknown-section")
+
+
+def test_target_without_target_clips_says_what_to_do(server: Server) -> None:
+    """409, until clips are registered."""
+    fields = {**FIELDS, "section": "01", "domain": "target"}
+    answer = server.client.post("/score", data=fields, files={"audio": ("clip.wav", GOOD)})
+    check(answer, 409, "no-target-clips", "POST /target-samples")
+
+
+def test_unknown_paths_methods_and_parameters(server: Server) -> None:
+    """404, 405 with what is allowed, 400 naming the parameter."""
+    check(server.client.get("/scores"), 404, "not-found", "/scores")
+    check(server.client.post("/score/"), 404, "not-found")
+    for method, path, allowed in (
+        ("GET", "/score", "POST"),
+        ("PUT", "/target-samples", "GET, POST"),
+        ("POST", "/target-samples/fan/00", "GET, DELETE"),
+        ("DELETE", "/livez", "GET"),
+    ):
+        answer = server.client.request(method, path)
+        check(answer, 405, "method-not-allowed", method)
+        assert answer.headers["Allow"] == allowed
+    for path in ("/sections", "/bundle", "/livez", "/readyz", "/metrics", "/target-samples", "/target-samples/fan/00"):
+        assert check(server.client.get(path, params={"verbos": "1"}), 400, "malformed-request")["fields"] == ["verbos"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "audio/mpeg", None])
+def test_other_content_types_are_refused(server: Server, content_type: str | None) -> None:
+    """415, with those that are read; what curl sends by default is among the refused."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = server.client.post("/score", params=FIELDS, content=GOOD, headers=headers)
+    check(answer, 415, "unsupported-content-type", "audio/wav", "multipart/form-data")
+    answer = server.client.post("/target-samples", content=GOOD, headers=headers)
+    check(answer, 415, "unsupported-content-type", "multipart/form-data")
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "streamed"])
+@pytest.mark.parametrize("form", [True, False], ids=["multipart", "raw"])
+def test_200_megabytes_are_refused_early(server: Server, declared: bool, form: bool) -> None:
+    """413 as soon as the limit is passed, by what is received and not by what is declared."""
+    sent = 0
+    head = (b'--x\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n' if form else b"") + GOOD[
+        :44
+    ]
+
+    def body() -> Iterator[bytes]:
+        nonlocal sent
+        yield head
+        for _ in range(200):
+            sent += MIB
+            yield bytes(MIB)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x" if form else "audio/wav"}
+    if declared:
+        headers["Content-Length"] = str(len(head) + 200 * MIB)
+    answer = server.client.post("/score", params=FIELDS, content=body(), headers=headers)
+    check(answer, 413, "body-too-large", str(32 * MIB))
+    assert sent < 60 * MIB
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "soon", "1.5", "9" * 30])
+def test_a_deadline_must_be_a_number(server: Server, given: str) -> None:
+    """400, naming the header."""
+    answer = server.client.post(
+        "/score", data=FIELDS, files={"audio": ("clip.wav", GOOD)}, headers={"X-Request-Timeout-Ms": given}
+    )
+    check(answer, 400, "malformed-request", "X-Request-Timeout-Ms")
+
+
+def test_a_passed_deadline_is_told(server: Server) -> None:
+    """504, for a clip that takes longer and for a body that never ends."""
+    audio = wav(sound(FAN_0, 404, seconds=60.0))
+    answer = server.client.post(
+        "/score", data=FIELDS, files={"audio": ("clip.wav", audio)}, headers={"X-Request-Timeout-Ms": "5"}
+    )
+    check(answer, 504, "deadline-passed", "X-Request-Timeout-Ms")
+
+    def slowly() -> Iterator[bytes]:
+        yield GOOD[:1000]
+        time.sleep(0.4)
+        yield GOOD[1000:]
+
+    answer = server.client.post(
+        "/score",
+        params=FIELDS,
+        content=slowly(),
+        headers={"Content-Type": "audio/wav", "X-Request-Timeout-Ms": "100"},
+    )
+    check(answer, 504, "deadline-passed")
+
+
+@contextmanager
+def hold_the_only_place(post: Callable[[Any], httpx.Response]) -> Iterator[list[httpx.Response]]:
+    """Send the half of a clip, and the rest at the end; the holder's answer is then in the list."""
+    begun, go_on = threading.Event(), threading.Event()
+    held: list[httpx.Response] = []
+
+    def body() -> Iterator[bytes]:
+        yield GOOD[:1000]
+        begun.set()
+        assert go_on.wait(30)
+        yield GOOD[1000:]
+
+    holder = threading.Thread(target=lambda: held.append(post(body())))
+    holder.start()
+    assert begun.wait(10)
+    time.sleep(0.3)  # its first bytes are on their way
+    try:
+        yield held
+    finally:
+        go_on.set()
+        holder.join(30)
+
+
+def test_one_more_than_can_be_held_is_sent_away(bundle_folder: Path, tmp_path: Path) -> None:
+    """429 with Retry-After while the only place is taken; a place again once its holder is answered or gone."""
+    with Server(bundle_folder, tmp_path / "db", tmp_path / "log", queue_capacity=1) as small:
+
+        def post(content: Any) -> httpx.Response:
+            headers = {"Content-Type": "audio/wav"}
+            return httpx.post(f"{small.url}/score", params=FIELDS, content=content, headers=headers, timeout=30)
+
+        with hold_the_only_place(post) as held:
+            answer = post(GOOD)
+            while answer.status_code == 200 and not held:  # until the holder has the place, we may have it ourselves
+                answer = post(GOOD)
+        check(answer, 429, "queue-full", "1 requests")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert held[0].status_code == 200
+        assert post(GOOD).status_code == 200
+
+        async def leave() -> None:
+            _, writer = await asyncio.open_connection("127.0.0.1", small.port)
+            query = "&".join(f"{name}={value}" for name, value in FIELDS.items())
+            head = f"POST /score?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 99999"
+            writer.write(f"{head}\r\n\r\n".encode())
+            writer.write(GOOD[:500])
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.close()
+
+        asyncio.run(leave())
+        until = time.monotonic() + 5
+        while post(GOOD).status_code != 200:
+            assert time.monotonic() < until
+        assert 'outcome="cancelled",route="/score"} 1.0' in small.client.get("/metrics").text
+
+
+def test_every_error_of_the_tree_that_a_request_can_meet_is_in_the_table() -> None:
+    """A new audio or service error without a row would silently become a 500."""
+    offline = {service.errors.ServiceError, service.errors.StoreError}
+    tree = [
+        cls
+        for module in (models.errors, service.errors)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, EarwitnessError)
+    ]
+    expected = [
+        cls for cls in tree if issubclass(cls, (AudioError, service.errors.ServiceError)) and cls not in offline
+    ]
+    assert len(expected) > 15
+    assert [cls for cls in expected if cls not in problems.KINDS] == []
+    slugs = [kind.slug for kind in problems.KINDS.values()]
+    assert len(set(slugs)) == len(slugs)
