@@ -212,7 +212,8 @@ def consecutive(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     if len(waveform) < CLIP_SAMPLES:
         return windows(waveform)
-    return waveform[: len(waveform) // CLIP_SAMPLES * CLIP_SAMPLES].reshape(-1, CLIP_SAMPLES)
+    clips: NDArray[np.float32] = waveform[: len(waveform) // CLIP_SAMPLES * CLIP_SAMPLES].reshape(-1, CLIP_SAMPLES)
+    return clips
 
 
 def first_clip(waveform: NDArray[np.float32]) -> NDArray[np.float32]:

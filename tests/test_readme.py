@@ -89,7 +89,7 @@ def matches(stated: Any, answered: Any) -> bool:
     """Equal, numbers to the digits that the README gives."""
     if isinstance(stated, float):
         digits = len(str(stated).split(".")[1])
-        return abs(answered - stated) <= 0.6 * 10**-digits
+        return bool(abs(answered - stated) <= 0.6 * 10**-digits)
     return bool(stated == answered)
 
 

@@ -119,10 +119,11 @@ def _check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from training.check import check_recordings
+    from training.recordings import survey
 
-    recordings = _recordings(options)
-    with tqdm(total=len(recordings), unit="file", desc="check", leave=False) as bar:
-        report = check_recordings(recordings, advance=bar.update)
+    found = survey(options.data, machine_type=options.machine_type, section=options.section)
+    with tqdm(total=len(found.recordings), unit="file", desc="check", leave=False) as bar:
+        report = check_recordings(found.recordings, found.refusals, advance=bar.update)
     print(report.as_text())
     return 0 if report.trainable else 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import CLIP_SAMPLES, MAX_CLIP_S, SAMPLE_RATE_HZ, Clip, consecutive
+from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip, consecutive
 from models.detector import Detector
 from models.encoder import Device
 from models.errors import AudioError, DataError
@@ -30,7 +30,6 @@ BATCH_WINDOWS = 32
 
 Group = tuple[SectionKey, Domain]
 
-_LONGEST_RECORDING_S = 24 * 3600.0
 _BOOTSTRAP_SEED = 0
 
 
@@ -163,7 +162,7 @@ def _ahead(
 
 def _analyse(detector: Detector, recording: Recording) -> list[_Analysed]:
     try:
-        clip = detector.decode(recording.path, max_clip_s=MAX_CLIP_S if recording.challenge else _LONGEST_RECORDING_S)
+        clip = detector.decode(recording.path, max_clip_s=recording.max_duration_s)
     except (AudioError, OSError) as error:
         raise DataError(
             f"{recording.path} cannot be scored: {error} Mend or remove it; "

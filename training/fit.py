@@ -165,7 +165,7 @@ def fit_network(
 
 
 def takes_snapshot(epoch: int, due: int, *, limited: bool) -> bool:
-    """Whether the snapshot due after epoch ``due`` is taken after ``epoch``: it waits while a scale met its limit lately."""
+    """Whether the snapshot due at ``due`` is taken after ``epoch``: it waits while a scale met its limit lately."""
     return epoch >= due and (not limited or epoch >= due + LIMIT_PATIENCE)
 
 

@@ -8,7 +8,6 @@ from the exported embedders, run by the encoder that serves them.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,6 +27,7 @@ from training.export import export_embedder, member_name
 from training.features import FeatureStore, count_clips, extract_features
 from training.fit import Snapshot, fit_network, load_snapshot
 from training.labels import Labels, label, needs_contrast
+from training.parallel import cores
 from training.progress import Advance, Progress, Stage, as_duration, step_s
 from training.recipe import Network, Recipe, Schedule
 from training.recordings import Recording
@@ -101,7 +101,7 @@ class Run:
         clips = sum(1 for _ in self.recordings)
         step = step_s(self.recipe.batch_size)
         return [
-            Stage("features", self.n_clips, 0.008),
+            Stage("features", self.n_clips, 0.02 / cores()),
             *(Stage(f"network {network.name}", self.schedule.steps, step) for network in self.recipe.networks),
             Stage("export", members, 5.0),
             Stage("embeddings", self.n_clips, 0.002 * members),
@@ -182,7 +182,7 @@ def device() -> str:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {os.cpu_count()} cores")
+    return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {cores()} cores")
 
 
 def _claim(run: Run, store: FeatureStore) -> None:

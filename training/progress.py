@@ -1,6 +1,5 @@
 """One bar for all stages of a run: its unit is the estimated second, so the time left is the run's, not a stage's."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
+
+from training.parallel import cores
 
 Advance = Callable[[int], None]
 """What a stage calls with the number of units it has done."""
@@ -74,7 +75,7 @@ def matrix_rate() -> float:
             start = time.perf_counter()
             matrix @ matrix
             best = min(best, time.perf_counter() - start)
-    return 2 * 512**3 / best * (os.cpu_count() or 1)
+    return 2 * 512**3 / best * cores()
 
 
 def step_s(batch_size: int) -> float:

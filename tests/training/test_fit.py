@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
@@ -24,6 +26,7 @@ from training.fit import (
 from training.recipe import Network
 
 ROOT = Path(__file__).parents[2]
+Weights = tuple[NDArray[np.float32], ...]
 NETWORK = Network(LossChoice.BOTH_HEADS, 2)
 STEPS = 12
 
@@ -66,7 +69,8 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
     assert (tmp_path / "killed" / "checkpoint.npz").exists()
     assert len(list((tmp_path / "killed" / "snapshots").glob("*.npz"))) == 1
 
-    store, labels, recipe, advanced = small_store(), small_labels(), small_recipe(), []
+    store, labels, recipe = small_store(), small_labels(), small_recipe()
+    advanced: list[int] = []
     resumed = fit_network(store, labels, NETWORK, recipe, tmp_path / "killed", seed=3, advance=advanced.append)
     assert advanced == [6, *[1] * 6]
     whole = fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=lambda _: None)
@@ -82,13 +86,13 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
         for centers in ours.section_centers.values():
             assert centers.shape == (2, 128)
             np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1.0, rtol=1e-5)
-    assert (
-        fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole
-    ), "a finished run is only read"
+    assert fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole, (
+        "a finished run is only read"
+    )
     assert advanced[-1] == STEPS
 
 
-def embeddings_differ_by(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> float:  # type: ignore[type-arg]
+def embeddings_differ_by(ours: Weights, theirs: Weights) -> float:
     """Largest difference of embeddings of the clips, relative to their largest value."""
     from training.networks import build_embedder
 
@@ -145,7 +149,7 @@ def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
         return [batch[0][:, 0, 0].tolist() for batch in batches(store, labels, recipe, schedule, 9, epoch)]
 
     assert [len(batch) for batch in order(1)] == [8, 8, 4]
-    assert sorted(sum(order(1), [])) == list(range(N_CLIPS))
+    assert sorted(chain.from_iterable(order(1))) == list(range(N_CLIPS))
     assert order(1) == order(1) != order(2)
     for log_mels, shares, sections, attributes in batches(store, labels, recipe, schedule, 9, 1):
         rows = log_mels[:, 0, 0].astype(int)

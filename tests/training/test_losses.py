@@ -112,7 +112,9 @@ def test_one_class_is_refused_and_two_columns_still_learn() -> None:
     assert initial_scale(2, 1) == 1.0
 
 
-def head_and_batch(rule: ScaleRule = ScaleRule.PUBLISHED) -> tuple[SubClusterAdaCos, Array, Array]:
+def head_and_batch(
+    rule: ScaleRule = ScaleRule.PUBLISHED,
+) -> tuple[SubClusterAdaCos, NDArray[np.float32], NDArray[np.float32]]:
     """A head of 3 classes x 2 sub-clusters and a batch of six mixed clips."""
     keras.utils.set_random_seed(4)
     head = SubClusterAdaCos(3, 2, rule)
