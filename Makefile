@@ -15,7 +15,7 @@ test: .venv/complete ## the tests, as CI runs them
 	$(BIN)/python -m pytest
 
 soak: .venv/complete ## the same tests at full numbers, for the record
-	EARWITNESS_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+	$(BIN)/python -m pytest --soak --timeout 7200
 
 check: .venv/complete ## format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check .

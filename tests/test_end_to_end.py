@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.bundle import read_bundle
@@ -73,6 +76,40 @@ def server(bundle: Path, plant: Path) -> Iterator[Server]:
     """The service over the bundle that was just trained."""
     with Server(bundle, plant / "data" / "earwitness.db", plant / "log") as running:
         yield running
+
+
+def kill_when(sign: Path, arguments: tuple[object, ...], delay_s: float = 0.0) -> int:
+    """Start a command, kill it once ``sign`` exists and a while has passed, and return its exit status."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(sign.parent.glob(sign.name)):
+        time.sleep(0.002)
+    time.sleep(delay_s)
+    process.kill()
+    return process.wait()
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_networks(bundle: Path, plant: Path, soak: bool) -> None:
+    """SIGKILL in feature extraction, in epochs and while the bundle is written; embeddings agree to 1e-4 in the end."""
+    work, resumed = plant / "killed", plant / "bundles" / "resumed"
+    options = ("--recipe", "smoke", "--work", work, "--bundle", resumed)
+    arguments = ("training", "train", plant / "recordings.csv", *options)
+    assert kill_when(work / "features" / "*" / "rows.npy", arguments) == -signal.SIGKILL
+    checkpoint = work / "networks" / "both-heads-s2" / "checkpoint.npz"
+    for i in range(8 if soak else 1):
+        assert kill_when(checkpoint, arguments, delay_s=0.4 + 0.3 * i) == -signal.SIGKILL
+    assert checkpoint.exists()
+    kill_when(resumed.parent / ".resumed*", arguments)
+    if not resumed.exists():
+        command(*arguments)
+    assert "whole and unaltered" in command("models.bundle", "verify", resumed)
+    assert {path.name for path in resumed.parent.iterdir()} == {"first", "resumed"}
+    ours, theirs = (np.load(folder / "embeddings" / "000000.npy") for folder in (work, plant / "work"))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    thresholds = [json.loads((folder / "thresholds.json").read_text()) for folder in (resumed, bundle)]
+    for one, other in zip(*thresholds, strict=True):
+        assert one["threshold"] == pytest.approx(other["threshold"], rel=1e-3)
 
 
 def test_the_bundle_knows_what_was_recorded(bundle: Path) -> None:

@@ -1,0 +1,14 @@
+"""`--soak`: the same tests at full numbers, for the record (`make soak`)."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption("--soak", action="store_true", help="run kills, fuzzing and load at full numbers: hours, not minutes")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether full numbers are asked for."""
+    return bool(request.config.getoption("--soak"))
