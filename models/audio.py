@@ -218,7 +218,8 @@ def consecutive(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def first_clip(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """The first ten seconds, (160000,): the challenge's training clips and registered target clips."""
-    return windows(waveform[:CLIP_SAMPLES])[0]
+    clip: NDArray[np.float32] = windows(waveform[:CLIP_SAMPLES])[0]
+    return clip
 
 
 def _starts(samples: int, hop_s: float) -> list[int]:
