@@ -5,7 +5,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
-    parser.addoption("--soak", action="store_true", help="run kills, fuzzing and load at full numbers: hours, not minutes")
+    parser.addoption("--soak", action="store_true", help="run kills and interleavings at full numbers")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The README's walk on generated clips, by its own commands: record, manifest, check, train, evaluate, serve, adapt."""
 
+import glob
 import json
 import os
 import shutil
@@ -83,7 +84,7 @@ def kill_when(sign: Path, arguments: tuple[object, ...], delay_s: float = 0.0) -
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not list(sign.parent.glob(sign.name)):
+    while process.poll() is None and not glob.glob(str(sign)):
         time.sleep(0.002)
     time.sleep(delay_s)
     process.kill()

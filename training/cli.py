@@ -173,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EarwitnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}. Check the path, its permissions and the disk's free space.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

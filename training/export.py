@@ -1,12 +1,18 @@
 """From snapshots to ONNX embedders with tf2onnx: dynamic batch, the standardisation as the first layer.
 
-Needs Keras on TensorFlow (``KERAS_BACKEND=tensorflow``), whatever backend trained the snapshot.
+tf2onnx reads TensorFlow's graphs: where Keras runs on another backend, a process of its own with Keras on TensorFlow
+does the work.
 """
 
 import logging
 import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -34,7 +40,7 @@ def export_embedder(
     path: Path,
     probe: NDArray[np.float32],
 ) -> float:
-    """Write one embedder as ONNX and check it against Keras.
+    """Write one embedder as ONNX and check it against Keras; any backend may have trained the snapshot.
 
     Parameters
     ----------
@@ -50,6 +56,33 @@ def export_embedder(
     ------
     BundleError : where they differ by more than `TOLERANCE`.
     """
+    if keras.backend.backend() == "tensorflow":
+        return _export(snapshot, mean, deviation, path, probe)
+    with _tensorflow_for_children(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_export, snapshot, mean, deviation, path, probe).result()
+
+
+@contextmanager
+def _tensorflow_for_children() -> Iterator[None]:
+    """Processes that start meanwhile have Keras on TensorFlow."""
+    own = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        yield
+    finally:
+        if own is None:
+            del os.environ["KERAS_BACKEND"]
+        else:
+            os.environ["KERAS_BACKEND"] = own
+
+
+def _export(
+    snapshot: Snapshot,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    path: Path,
+    probe: NDArray[np.float32],
+) -> float:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
     import tf2onnx

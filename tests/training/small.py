@@ -1,5 +1,9 @@
 """A small training run in memory: 20 clips of made log-mels, two sections, three attribute classes."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from training.labels import Labels, label
 from training.recipe import RECIPES, Recipe
 from training.recordings import Recording
 
+ROOT = Path(__file__).parents[2]
 N_CLIPS = 20
 
 
@@ -55,3 +60,15 @@ def small_recipe() -> Recipe:
 def small_labels() -> Labels:
     """The labels of `small_store`."""
     return label(small_store().clips)
+
+
+def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``code`` in a fresh interpreter in the project's folder."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

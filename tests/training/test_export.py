@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import BundleError
 from models.vocabulary import LossChoice
-from tests.training.small import small_store
+from tests.training.small import run_python, small_store
 from training import export
 from training.export import export_embedder, member_name
 from training.fit import Snapshot
@@ -47,6 +47,25 @@ def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
         expected = np.asarray(embedder(store.log_mels[:n_clips], training=False))
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_network_trained_on_jax_is_exported_too(tmp_path: Path) -> None:
+    """With Keras on JAX, a process of its own with Keras on TensorFlow writes the graph; both then agree."""
+    code = f"""
+        from pathlib import Path
+        import keras
+        from tests.training.small import small_store
+        from tests.training.test_export import trained_like_snapshot
+        from training.export import export_embedder
+        if __name__ == "__main__":
+            assert keras.backend.backend() == "jax"
+            store = small_store()
+            path = Path({str(tmp_path)!r}) / "member.onnx"
+            export_embedder(trained_like_snapshot(), store.mean, store.deviation, path, store.log_mels[:2])
+    """
+    result = run_python(code, KERAS_BACKEND="jax")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "member.onnx").exists()
 
 
 def test_an_embedder_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,6 @@
 """Training: resumed runs equal uninterrupted ones, both Keras backends learn alike, trouble is said."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
-from tests.training.small import N_CLIPS, small_labels, small_recipe, small_store
+from tests.training.small import N_CLIPS, run_python, small_labels, small_recipe, small_store
 from training.fit import (
     HISTORY_COLUMNS,
     LIMIT_PATIENCE,
@@ -25,22 +21,9 @@ from training.fit import (
 )
 from training.recipe import Network
 
-ROOT = Path(__file__).parents[2]
 Weights = tuple[NDArray[np.float32], ...]
 NETWORK = Network(LossChoice.BOTH_HEADS, 2)
 STEPS = 12
-
-
-def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run ``code`` in a fresh interpreter in the project's folder."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_path: Path) -> None:
