@@ -172,13 +172,15 @@ def test_registrations_outlive_a_restart_and_a_bundle(bundle_folder: Path, tmp_p
         assert one(third, PUMP)["state"] == "in_force"
 
 
-def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(
+    bundle_folder: Path, tmp_path: Path, soak: bool
+) -> None:
     """SIGKILL while one registration follows another: whole when it comes back, and none that was answered is lost."""
     database = tmp_path / "targets.db"
     sets = [target_clips(FAN_1, first) for first in (110, 120)]
     rng = random.Random(7)
     confirmed = 0
-    for _ in range(5):
+    for _ in range(100 if soak else 5):
         server = Server(bundle_folder, database, tmp_path / "log").start()
         current = one(server, FAN_1)
         assert (current["version"] or 0) >= confirmed
