@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import EarwitnessError
+from models.errors import DataError, EarwitnessError
 from models.vocabulary import ThresholdRule
 from training.recipe import RECIPES
 
@@ -131,7 +131,10 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from training.pipeline import Run, Until, device, train
+    try:
+        from training.pipeline import Run, Until, device, train
+    except ValueError as error:  # Keras, of a backend that it does not know
+        raise DataError(f"Keras cannot start: {error}. Set KERAS_BACKEND to tensorflow or jax, or unset it.") from error
 
     recipe = RECIPES[options.recipe]
     if getattr(options, "calibration", None):
@@ -172,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except EarwitnessError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed. 'make env' installs what training needs.", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {error}. Check the path, its permissions and the disk's free space.", file=sys.stderr)
