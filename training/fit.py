@@ -43,7 +43,7 @@ class Snapshot:
     """An embedder as it was after ``epoch``, with its heads' centres.
 
     ``weights``: the embedder's variables in Keras' order. ``centers``: by head class, (S, 128), L2-normalised.
-    ``limited``: a scale had reached its limit less than ten epochs before.
+    ``limited``: it waited for a scale at its limit, or was taken less than ten epochs after that.
     """
 
     network: Network
@@ -159,7 +159,7 @@ def fit_network(
         limited = bool(history[-LIMIT_PATIENCE:, -1].any())
         for due, path in zip(schedule.snapshot_epochs, paths, strict=True):
             if not path.exists() and takes_snapshot(epoch, due, limited=limited):
-                _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited)
+                _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited or epoch > due)
         _save_checkpoint(folder / "checkpoint.npz", model, history)
     return paths
 
