@@ -119,7 +119,7 @@ def read_bundle(folder: Path) -> Bundle:
     BundleNotFound, BundleFormatError, BundleDigestError, UnsafePickle; each names the file and what to do.
     """
     root = Path(os.path.realpath(folder))  # once: the link may be changed while its bundle is read
-    if not (root / FILE_NAME).exists():
+    if not _exists(root / FILE_NAME):
         raise BundleNotFound(root, f"there is no bundle here (no {FILE_NAME}). Name the folder that holds one.")
     found = list_folder(root)
     manifest, identity = parse_manifest(_read(root / FILE_NAME), root / FILE_NAME)
@@ -181,6 +181,13 @@ def _check_files(root: Path, manifest: Manifest, found: frozenset[str]) -> None:
         raise BundleDigestError(
             root / min(unexpected), "an unexpected file: the manifest does not name it. Remove it from the bundle."
         )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a folder that may not be searched, a name too long
+        raise BundleError(path, f"cannot be reached ({error.strerror}). Check the path and its permissions.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -182,6 +182,12 @@ def test_no_bundle_is_told_from_a_bad_one(place: str, tmp_path: Path) -> None:
         read_bundle(tmp_path / place)
 
 
+def test_a_place_that_cannot_be_reached_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The system's refusal is about the path, not about a bundle that is missing there."""
+    assert bundle_module.main(["verify", str(tmp_path / ("n" * 300))]) == 1
+    assert "cannot be reached (File name too long)" in capsys.readouterr().err
+
+
 def test_an_unreadable_file_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Path.read_bytes
 
