@@ -18,6 +18,7 @@ from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS, TargetModel
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
 from models.vocabulary import SectionKey
 from service.detection import Detection, Floats
+from service.errors import StoreError
 from service.targets import Idempotency, Registration, Sample, TargetStore
 
 _ANY_LENGTH_S = 3600.0
@@ -28,7 +29,10 @@ _log = logging.getLogger("service.adaptation")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What scores a section in the target domain: version 0 is the bundle's own; no model where it is dormant."""
+    """What scores a section in the target domain: version 0 is the bundle's own; no model where it is dormant.
+
+    Dormant is a registration that cannot score: the bundle lacks its section or cannot use its clips.
+    """
 
     key: SectionKey
     version: int | None
@@ -47,10 +51,13 @@ class Adaptation:
         self._models: dict[SectionKey, tuple[int, TargetModel]] = {}
         self._fitting: defaultdict[SectionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    async def registered(self, key: SectionKey) -> Registration | None:
+        """The registration in force for this section, if there is one; the bundle need not know it."""
+        return await self._detection.in_thread(self._store.in_force, key)
+
     async def target(self, key: SectionKey, deadline: float) -> Target:
-        """What scores this section in the target domain now."""
-        registration = await self._detection.in_thread(self._store.in_force, key)
-        return await self._target(key, registration, deadline)
+        """What scores this section in the target domain now; a registration that cannot is dormant."""
+        return await self._described(key, await self.registered(key), deadline)
 
     async def scoring_target(self, key: SectionKey, deadline: float) -> tuple[TargetModel, int]:
         """The model and version that score a target-domain clip.
@@ -58,15 +65,16 @@ class Adaptation:
         Raises
         ------
         NoTargetClips : where there are none.
+        StoreError : where those registered cannot be used.
         """
-        target = await self.target(key, deadline)
+        target = await self._target(key, await self.registered(key), deadline)
         if target.model is None or target.version is None:
             raise NoTargetClips(key.machine_type, key.section)
         return target.model, target.version
 
     async def targets(self, deadline: float) -> list[Target]:
         """Every registration in force, dormant ones too."""
-        return [await self._target(one.key, one, deadline) for one in await self.registrations()]
+        return [await self._described(one.key, one, deadline) for one in await self.registrations()]
 
     async def register(
         self, key: SectionKey, clips: Sequence[bytes], *, idempotency_key: str | None, deadline: float
@@ -93,7 +101,8 @@ class Adaptation:
         heard, model = await self._fit(key, clips, deadline)
         samples = [Sample(clip.sha256, clip.duration_s, clip.level_dbfs, clip.clipped_share) for clip in heard]
         rows = list(zip(samples, clips, strict=True))
-        registration = await self._detection.in_thread(lambda: self._store.register(key, rows, idempotency=idempotency))
+        # not in the pool of the clips: one that waits for another program's lock must not hold up scoring
+        registration = await asyncio.to_thread(self._store.register, key, rows, idempotency=idempotency)
         self._models[key] = registration.id, model
         _log.info("registered %d target clips of %s %s, version %d", len(rows), *_names(key), registration.version)
         return Target(key, registration.version, registration, model)
@@ -104,7 +113,7 @@ class Adaptation:
 
     async def withdraw(self, key: SectionKey, deadline: float) -> Target:
         """Take a registration out of force; what is in force then."""
-        if await self._detection.in_thread(self._store.withdraw, key):
+        if await asyncio.to_thread(self._store.withdraw, key):
             _log.info("withdrew the target clips of %s %s", *_names(key))
         self._models.pop(key, None)
         return await self.target(key, deadline)
@@ -120,6 +129,16 @@ class Adaptation:
             except EarwitnessError as error:
                 _log.error("the target clips of %s %s cannot score: %s", *_names(registration.key), error)
 
+    async def _described(self, key: SectionKey, registration: Registration | None, deadline: float) -> Target:
+        """As `_target`, but one that cannot score is dormant: it must not hide the others, nor resist its deletion."""
+        try:
+            return await self._target(key, registration, deadline)
+        except StoreError as error:
+            if registration is None:
+                raise
+            _log.error("%s", error)
+            return Target(key, registration.version, registration, None)
+
     async def _target(self, key: SectionKey, registration: Registration | None, deadline: float) -> Target:
         if key not in self._known:
             return Target(key, None if registration is None else registration.version, registration, None)
@@ -130,7 +149,13 @@ class Adaptation:
             number, model = self._models.get(key, (None, None))
             if number != registration.id:
                 audio = await self._detection.in_thread(self._store.audio, registration)
-                _, model = await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
+                try:
+                    _, model = await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
+                except TargetClipsError as error:
+                    raise StoreError(
+                        f"The target clips registered for {' '.join(_names(key))}, version {registration.version}, "
+                        f"cannot be used with this bundle ({error.__cause__ or error}). Register clips again."
+                    ) from error
                 self._models[key] = registration.id, model
         return Target(key, registration.version, registration, model)
 

@@ -19,14 +19,15 @@ from models.errors import DataError, EarwitnessError, NoTargetClips
 from models.vocabulary import Decision, Domain, SectionKey
 from service.adaptation import Adaptation
 from service.detection import Detection
-from service.errors import MalformedRequest
-from service.problems import TYPE_PREFIX, kind_of
+from service.errors import Draining, MalformedRequest, NotReady, QueueFull
+from service.problems import KINDS, TYPE_PREFIX, kind_of
 from service.schemas import ScoreAnswer
 from service.settings import Settings
 from service.sheets import Row, Sheet, key_of
 from service.targets import TargetStore
 
 _SUFFIXES = {".wav", ".flac", ".ogg"}
+_BUSY = {TYPE_PREFIX + KINDS[error].slug for error in (QueueFull, NotReady, Draining)}
 _PATIENCE_S = 60.0
 """How long a busy or loading service is asked again before the command gives up."""
 
@@ -49,6 +50,13 @@ class Job:
             "section": self.section,
             "domain": self.domain,
         }
+
+    def read(self) -> bytes:
+        """The bytes of the clip; raises `DataError`."""
+        try:
+            return self.path.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: no path can be so
+            raise DataError(f"The clip cannot be read ({error}).") from error
 
 
 class Scorer(Protocol):
@@ -95,10 +103,13 @@ def _jobs_of(source: Path, machine_type: str, section: str, domain: str) -> list
         raise DataError(f"There is no {source}. Give clips, folders or CSV manifests that exist.")
     if source.suffix.lower() != ".csv":
         return [Job(source, machine_type, section, domain)]
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "path" not in rows[0]:
-        raise DataError(f"{source} is no manifest: it needs a header with a column 'path', and rows under it.")
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"The manifest {source} cannot be read ({error}). Save it as CSV in UTF-8.") from error
+    if not rows or any(not row.get("path") for row in rows):
+        raise DataError(f"{source} is no manifest: it needs a header with a column 'path', and rows that fill it.")
     return [
         Job(
             source.parent / row["path"],
@@ -128,7 +139,7 @@ def _row(job: Job, scorer: Scorer) -> Row:
         return {**job.row, **scorer.score(job)}
     except ServiceUnavailable:
         raise
-    except (EarwitnessError, OSError) as error:
+    except EarwitnessError as error:
         kind = error.type if isinstance(error, Refused) else TYPE_PREFIX + kind_of(error).slug
         return {**job.row, "decision": None, "error": {"type": kind, "detail": str(error)}}
 
@@ -138,20 +149,21 @@ class LocalScorer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._closing = ExitStack()
 
     def __enter__(self) -> Self:
         """Load the bundle."""
         settings = self._settings
         detector = Detector.load(settings.bundle, device=settings.device, threads=settings.threads)
         self.bundle = detector.bundle.id
-        self._runner = self._closing.enter_context(asyncio.Runner())
-        self._detection = self._runner.run(self._open(detector))
-        self._closing.callback(lambda: self._runner.run(self._detection.close(0.0)))
-        self._adaptation: Adaptation | None = None
-        if settings.database_file.exists():
-            store = self._closing.enter_context(TargetStore(settings.database))
-            self._adaptation = Adaptation(self._detection, store)
+        with ExitStack() as opened:
+            self._runner = opened.enter_context(asyncio.Runner())
+            self._detection = self._runner.run(self._open(detector))
+            opened.callback(lambda: self._runner.run(self._detection.close(0.0)))
+            self._adaptation: Adaptation | None = None
+            if settings.database_file.exists():
+                store = opened.enter_context(TargetStore(settings.database))
+                self._adaptation = Adaptation(self._detection, store)
+            self._closing = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,7 +194,7 @@ class LocalScorer:
         target, version = None, None
         if job.domain == Domain.TARGET:
             target, version = await self._target(key)
-        audio = await asyncio.to_thread(job.path.read_bytes)
+        audio = await asyncio.to_thread(job.read)
         assessment = await self._detection.score(audio, key, Domain(job.domain), target=target, deadline=deadline)
         request_id = uuid.uuid4().hex
         answer = ScoreAnswer.of(assessment, bundle=self.bundle, target_version=version, request_id=request_id)
@@ -227,14 +239,14 @@ class HttpScorer:
     def score(self, job: Job) -> Row:
         """Score one clip."""
         fields = {"machine_type": job.machine_type, "section": job.section, "domain": job.domain}
-        return self._ask("POST", "/score", data=fields, files={"audio": (job.path.name, job.path.read_bytes())})
+        return self._ask("POST", "/score", data=fields, files={"audio": ("clip", job.read())})
 
     def _ask(self, method: str, path: str, **body: Any) -> Row:
         until = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 answer = self._client.request(method, path, **body)
-                content: Row = answer.json()
+                content = _content(answer)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise ServiceUnavailable(
                     f"The service at {self._client.base_url} does not answer as one ({error!r}). Start it with "
@@ -242,8 +254,17 @@ class HttpScorer:
                 ) from error
             if answer.status_code < 400:
                 return content
-            if answer.status_code not in {429, 503}:
+            if content["type"] not in _BUSY:
                 raise Refused(content)
             if time.monotonic() > until:
                 raise ServiceUnavailable(f"The service stayed busy for {_PATIENCE_S:g} s: {content['detail']}")
             time.sleep(float(answer.headers.get("retry-after", "1")))
+
+
+def _content(answer: httpx.Response) -> Row:
+    """The answer or problem of a service of ours; raises ValueError for another's."""
+    content = answer.json()
+    expected = {"type", "detail"} if answer.is_error else {"bundle"}
+    if not isinstance(content, dict) or not expected <= content.keys():
+        raise ValueError(f"status {answer.status_code} without {' and '.join(sorted(expected))}")
+    return content

@@ -1,11 +1,13 @@
 """``python -m service serve`` and ``python -m service score``.
 
 Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
-be scored. ``serve`` ends with 2 where its bundle, device or database cannot be used.
+be scored. ``serve`` ends with 0 when it is told to stop, and with 2 where its bundle, device, database or address
+cannot be used.
 """
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+    except Exception:  # noqa: BLE001  Python's own exit status, 1, would say that a clip is anomalous
+        _log.critical("unforeseen error", exc_info=True)
+        return FAILED
     return status
 
 
@@ -76,12 +81,14 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     import uvicorn
 
     from service.app import create_app
+    from service.protocol import Protocol
 
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -90,7 +97,16 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     server = uvicorn.Server(config)
     resources = app.state.resources
     resources.on_refusal = lambda: setattr(server, "should_exit", True)
-    server.run()
+    # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's, its log line above says why
+        print(
+            f"error: cannot listen on {settings.host}, port {settings.port}. Choose others with --host and --port.",
+            file=sys.stderr,
+        )
+        return FAILED
     if resources.refusal is not None:
         print(f"error: {resources.refusal}", file=sys.stderr)
         return FAILED

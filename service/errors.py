@@ -80,4 +80,4 @@ class ClientGone(ServiceError):
 
 
 class StoreError(ServiceError):
-    """The database of target clips is not one of ours, or not intact."""
+    """The database of target clips, or what is registered there, cannot be used."""

@@ -66,6 +66,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.ClientGone: Kind(CLIENT_GONE, "client-gone", "Client gone"),
     errors.NotReady: Kind(503, "not-ready", "Not ready", retry_after_s=5),
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
+    errors.StoreError: Kind(503, "target-clips-unavailable", "Target clips unavailable", retry_after_s=5),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
 }
 
@@ -83,6 +84,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     if kind is INTERNAL:
         _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
+    if isinstance(error, errors.StoreError):
+        _log.error("%s request_id=%s", error, request_id)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
@@ -131,9 +134,9 @@ def _translated(request: Request, error: Exception) -> Exception:
         fields = [".".join(map(str, one["loc"])) for one in error.errors()]
         return errors.MalformedRequest(f"Malformed: {', '.join(fields)}. See /docs for what is expected.", fields)
     if isinstance(error, HTTPException) and error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        return errors.MethodNotAllowed(request.method, request.url.path, _allowed(request))
+        return errors.MethodNotAllowed(request.method, request.scope["path"], _allowed(request))
     if isinstance(error, HTTPException) and error.status_code == http.HTTPStatus.NOT_FOUND:
-        return errors.NoSuchPath(f"There is nothing at {request.url.path!r}. See /docs for what there is.")
+        return errors.NoSuchPath(f"There is nothing at {request.scope['path']!r}. See /docs for what there is.")
     if isinstance(error, HTTPException) and error.status_code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return errors.MalformedRequest(f"{error.detail}. See /docs for what is expected.")
     return error

@@ -210,7 +210,7 @@ class TargetSamples(_Schema):
     version: int | None
     """0: those the bundle was trained with; 1 and up: registrations; null: none."""
     state: Literal["in_force", "dormant", "none"]
-    """Dormant: the loaded bundle lacks the section; the clips score again under a bundle that has it."""
+    """Dormant: the loaded bundle lacks the section or cannot use the clips; under one that can they score again."""
     threshold: float | None
     threshold_rule: ThresholdRule | None
     calibration_clips: int

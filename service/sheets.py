@@ -65,7 +65,7 @@ class JsonLines(Sheet):
     @staticmethod
     def read(content: str) -> list[Row]:
         """The rows in a file's content."""
-        return [json.loads(line) for line in content.splitlines()]
+        return [json.loads(line) for line in content.split("\n") if line]  # other line ends are text in a path
 
     def write(self, row: Row) -> None:
         """Append one line."""
@@ -114,7 +114,7 @@ def open_sheet(csv_file: Path | None, jsonl_file: Path | None, bundle: str) -> I
         return
     kind: type[Csv] | type[JsonLines] = Csv if csv_file else JsonLines
     try:
-        file = path.open("a+", encoding="utf-8", newline="")
+        file = path.open("a+", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). Choose another file.") from error
     with file:
@@ -128,7 +128,7 @@ def open_sheet(csv_file: Path | None, jsonl_file: Path | None, bundle: str) -> I
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no result of this command ({error}). Choose a new file.") from error
         _refuse_other_bundles(path, rows.values(), bundle)
-        file.seek(file.truncate(len(whole.encode())))
+        file.seek(file.truncate(len(whole.encode(errors="surrogateescape"))))
         yield kind(file, rows)
 
 

@@ -12,7 +12,8 @@ from the clips and the bundle (`service.adaptation`).
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,7 +124,10 @@ class Idempotency:
 
 
 class TargetStore:
-    """The database of target clips. Every method is one transaction, blocks, and may be called from any thread."""
+    """The database of target clips. Every method is one transaction, blocks, and may be called from any thread.
+
+    Every method raises `StoreError` where the database cannot be used: locked for too long, full, damaged, or gone.
+    """
 
     def __init__(self, url: str) -> None:
         """Open the database at ``url`` and create what is missing.
@@ -138,11 +142,11 @@ class TargetStore:
             self._engine = _engine(url)
             with self._engine.begin() as connection:
                 _prepare(connection, self.file)
+            self._inode = self.file.stat().st_ino
         except (OSError, SQLAlchemyError) as error:
-            reason = error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error
             raise StoreError(
-                f"The database of target clips {self.file} cannot be opened ({reason}). Make its folder writable, or "
-                "choose another file with EARWITNESS_DATABASE."
+                f"The database of target clips {self.file} cannot be opened ({_reason(error)}). Make its folder "
+                "writable, or choose another file with EARWITNESS_DATABASE."
             ) from error
 
     def __enter__(self) -> Self:
@@ -172,7 +176,7 @@ class TargetStore:
         IdempotencyConflict : where the key belongs to another request.
         """
         where = {"machine_type": key.machine_type, "section": key.section, "domain": domain.value}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if idempotency is not None:
                 earlier = _replayed(connection, idempotency)
                 if earlier is not None:
@@ -235,11 +239,35 @@ class TargetStore:
     def withdraw(self, key: SectionKey, domain: Domain = Domain.TARGET) -> bool:
         """Take the section's registration out of force; False where there was none."""
         where = {"machine_type": key.machine_type, "section": key.section, "domain": domain.value}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return connection.execute(delete(_in_force).filter_by(**where)).rowcount > 0
 
-    def _reading(self) -> Connection:
-        return self._engine.connect().execution_options(reading=True)
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._usable(), self._engine.connect().execution_options(reading=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._usable(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Refuse a file that was deleted or replaced: what open connections still wrote there would be lost."""
+        try:
+            if self.file.stat().st_ino != self._inode:
+                raise StoreError(f"The database of target clips {self.file} was replaced. Restart the service.")
+            yield
+        except (OSError, SQLAlchemyError) as error:
+            raise StoreError(
+                f"The database of target clips {self.file} cannot be used ({_reason(error)}). Make it readable and "
+                "writable for the service alone, with space on its disk; where it was deleted, restart the service."
+            ) from error
+
+
+def _reason(error: OSError | SQLAlchemyError) -> object:
+    return getattr(error, "orig", None) or error
 
 
 def _engine(url: str) -> Engine:

@@ -46,7 +46,7 @@ _MEANINGS = {
     415: "Not audio, or a content type that is not read here.",
     422: "Audio that cannot be scored: too short, silent, not finite, not decodable.",
     429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
-    503: "Not ready, or shutting down. Retry-After says when to come back.",
+    503: "Not ready, shutting down, or target clips unavailable. Retry-After says when to come back.",
     504: "The request's deadline passed.",
 }
 

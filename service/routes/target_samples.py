@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, status
 
 from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
-from models.errors import EarwitnessError, UnknownMachineType, UnknownSection
+from models.errors import UnknownMachineType, UnknownSection
 from models.vocabulary import SectionKey
 from service.adaptation import Target
 from service.requests import (
@@ -129,7 +129,8 @@ async def one(
     """The target clips in force for one section: a registration, the bundle's own (version 0) or none (null)."""
     due = deadline(request, resources.settings.request_timeout_s)
     async with until(due):
-        return _answer(await _known(loaded, machine_type, section, due), loaded, request_id)
+        key = await _known(loaded, machine_type, section)
+        return _answer(await loaded.adaptation.target(key, due), loaded, request_id)
 
 
 @router.delete(
@@ -151,24 +152,21 @@ async def withdraw(
     """Take a registration out of force; the answer says what is in force then: version 0, or null for none."""
     due = deadline(request, resources.settings.request_timeout_s)
     async with until(due):
-        known = await _known(loaded, machine_type, section, due)
-        target = await loaded.adaptation.withdraw(known.key, due)
+        key = await _known(loaded, machine_type, section)
+        target = await loaded.adaptation.withdraw(key, due)
         await _refresh(resources, loaded)
         return _answer(target, loaded, request_id)
 
 
-async def _known(loaded: Loaded, machine_type: str, section: str, due: float) -> Target:
-    """The section's target; a section that only a dormant registration knows is known too."""
-    unknown: EarwitnessError | None = None
-    key = SectionKey(machine_type, section)
+async def _known(loaded: Loaded, machine_type: str, section: str) -> SectionKey:
+    """The key of a section; one that only a dormant registration knows is known too."""
     try:
-        loaded.find(machine_type, section)
-    except (UnknownMachineType, UnknownSection) as error:
-        unknown = error
-    target = await loaded.adaptation.target(key, due)
-    if unknown is not None and target.registration is None:
-        raise unknown
-    return target
+        return loaded.find(machine_type, section)
+    except (UnknownMachineType, UnknownSection):
+        key = SectionKey(machine_type, section)
+        if await loaded.adaptation.registered(key) is None:
+            raise
+        return key
 
 
 async def _refresh(resources: Resources, loaded: Loaded) -> None:

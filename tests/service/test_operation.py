@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,26 @@ def test_what_cannot_be_served_ends_with_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+def test_a_port_that_is_taken_ends_with_a_sentence(bundle_folder: Path, tmp_path: Path) -> None:
+    """Exit status 2, as for everything else that cannot be served."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "service", "serve", "--port", port, "--bundle", str(bundle_folder)],
+            check=False,
+            cwd=REPOSITORY,
+            env={"EARWITNESS_DATABASE": str(tmp_path / "db")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2, done.stderr
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"error: cannot listen on 127.0.0.1, port {port}. Choose others with --host and --port."
+    )
+
+
 def test_cuda_is_refused_where_it_cannot_run(small: Settings) -> None:
     """And never silently replaced by the CPU."""
     (ready,) = visit(small.model_copy(update={"device": Device.CUDA}), "/readyz", wait=True)
@@ -134,7 +155,7 @@ def test_sigterm_finishes_what_is_in_hand(bundle_folder: Path, tmp_path: Path) -
         f"{server.url}/score", params=FIELDS, content=body(), headers={"Content-Type": "audio/wav"}, timeout=20
     )
     assert answer.status_code == 200
-    server.stop()
+    assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
 
 

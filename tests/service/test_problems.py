@@ -1,13 +1,15 @@
 """Every error of the contract by a real request: a clear problem, nothing stored, the service still ready."""
 
 import asyncio
+import http.client
 import inspect
 import io
+import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,32 @@ def test_a_passed_deadline_is_told(server: Server) -> None:
     check(answer, 504, "deadline-passed")
 
 
+LINE = b"POST /score?machine_type=fan&section=00&domain=source HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+NO_HTTP = {
+    "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    "a length that is none": LINE + b"Content-Length: abc\r\n\r\n",
+    "a negative length": LINE + b"Content-Length: -5\r\n\r\n",
+    "two lengths": LINE + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "a broken chunk": LINE + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header of a megabyte": LINE + b"X-Long: " + b"a" * MIB,
+    "headers without an end": LINE + b"X-One: b\r\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", NO_HTTP, ids=str)
+def test_what_is_no_request_gets_a_problem(server: Server, case: str) -> None:
+    """Refused by the parser, long before the application; endless headers are not kept."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        with suppress(ConnectionError):  # it may close while we still send
+            connection.sendall(NO_HTTP[case])
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        headers, content = httpx.Headers(answer.getheaders()), answer.read()
+    assert headers["Connection"] == "close"
+    check(httpx.Response(answer.status, headers=headers, content=content), 400, "malformed-request")
+
+
 @contextmanager
 def hold_the_only_place(post: Callable[[Any], httpx.Response]) -> Iterator[list[httpx.Response]]:
     """Send the half of a clip, and the rest at the end; the holder's answer is then in the list."""
@@ -367,7 +395,7 @@ def test_one_more_than_can_be_held_is_sent_away(bundle_folder: Path, tmp_path: P
 
 def test_every_error_of_the_tree_that_a_request_can_meet_is_in_the_table() -> None:
     """A new audio or service error without a row would silently become a 500."""
-    offline = {service.errors.ServiceError, service.errors.StoreError}
+    offline = {service.errors.ServiceError}
     tree = [
         cls
         for module in (models.errors, service.errors)

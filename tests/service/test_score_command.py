@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +114,77 @@ def test_json_lines_hold_the_whole_answers(clips: Path, where: list[str], tmp_pa
     assert out.read_text() == before
 
 
+def test_any_file_name_is_kept(clips: Path, where: list[str], tmp_path: Path) -> None:
+    """Of bytes that are no text, with line ends of any kind but ours, and torn within a letter."""
+    folder = tmp_path / "names"
+    folder.mkdir()
+    names = [b"x\xff.wav", "u\u2028\x85b.wav".encode(), 'z,"ö.wav'.encode()]
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes((clips / "a.wav").read_bytes())
+    for option in ("--csv", "--jsonl"):
+        out = tmp_path / "out"
+        command = ["score", str(folder), *FAN, *where, option, str(out)]
+        assert main(command) == 0
+        whole = out.read_bytes()
+        assert main(command) == 0
+        assert out.read_bytes() == whole
+        assert all(name in whole.replace(b'""', b'"').replace(b'\\"', b'"') for name in names)
+        letter = "ö".encode()
+        out.write_bytes(whole[: whole.rindex(letter) + 1])
+        assert main(command) == 0
+        assert out.read_bytes().count(b"\n") == whole.count(b"\n")
+        out.unlink()
+
+
+@contextmanager
+def answering(status: int, content: bytes) -> Iterator[str]:
+    """The address of a server that is none of ours."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as one:
+        thread = threading.Thread(target=one.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{one.server_port}"
+        finally:
+            one.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "content"), [(200, b"{}"), (200, b"[]"), (200, b"<html>"), (404, b'{"message": "no"}'), (503, b'"x"')]
+)
+def test_another_server_is_told_from_a_service(
+    clips: Path, status: int, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2 and a sentence, whatever it answers."""
+    with answering(status, content) as url:
+        assert main(["score", str(clips), *FAN, "--url", url]) == 2
+    assert "does not answer as one" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_unforeseen_error_is_not_an_anomaly(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python's own exit status of 1 would say so."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("service.bulk.find_jobs", fail)
+    assert main(["score", str(clips), *FAN]) == 2
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_manifest_says_what_each_clip_is(clips: Path, where: list[str], tmp_path: Path) -> None:
     """Paths relative to it; its columns before the options; other columns do not matter; bad rows are rows."""
     (clips / "e.wav").write_bytes(wav(sound(FAN_1, 603)))
@@ -173,7 +248,11 @@ def test_what_cannot_be_begun_ends_with_a_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.csv").write_text("a,b\n1,2")
     (tmp_path / "note").write_text("one line")
+    (tmp_path / "latin.csv").write_bytes("path\nFörderer.wav\n".encode("latin-1"))
+    (tmp_path / "short.csv").write_text("machine_type,path\nfan\n")
+    (tmp_path / "long.csv").write_text("path\n" + "a" * 200_000 + "\n")
     cases = [
+        *(([str(tmp_path / f"{name}.csv"), *FAN], f"{name}.csv") for name in ("latin", "short", "long")),
         ([str(clips)], "--machine-type"),
         ([str(tmp_path / "nowhere.wav"), *FAN], "nowhere.wav"),
         ([str(tmp_path / "empty"), *FAN], "empty"),

@@ -210,6 +210,62 @@ def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(
     connection.close()
 
 
+def test_damaged_clips_hide_nothing_and_can_be_withdrawn(bundle_folder: Path, tmp_path: Path) -> None:
+    """A registration that cannot score is dormant, says so when it is asked to score, and DELETE ends it."""
+    database = tmp_path / "targets.db"
+    audio = wav(sound(FAN_0, 33, target=True))
+    with Server(bundle_folder, database, tmp_path / "log") as first:
+        assert register(first, FAN_0, target_clips(FAN_0, 130)).status_code == 201
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE clips SET audio = x'00' WHERE position = 2")
+    connection.close()
+    with Server(bundle_folder, database, tmp_path / "log") as second:
+        assert "clip 2 of fan 00, version 1, is damaged" in second.log.read_text()
+        assert (one(second, FAN_0)["state"], one(second, FAN_0)["version"]) == ("dormant", 1)
+        (listed,) = second.client.get("/target-samples").json()["target_samples"]
+        assert listed["state"] == "dormant"
+        sections = second.client.get("/sections").json()["sections"]
+        assert set(sections[0]["domains"]) == {"source"}
+        refused = score(second, FAN_0, audio)
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith(":target-clips-unavailable")
+        assert "Register the clips again" in refused.json()["detail"]
+        assert one(second, FAN_0, "DELETE")["version"] == 0
+        assert score(second, FAN_0, audio).json()["target_version"] == 0
+
+
+def test_a_database_that_goes_away_takes_only_target_clips_with_it(bundle_folder: Path, tmp_path: Path) -> None:
+    """Locked, then deleted while the service runs: nothing is accepted that would be lost, and clips are scored."""
+    database = tmp_path / "targets.db"
+    source = {"machine_type": "fan", "section": "00", "domain": "source"}
+    with Server(bundle_folder, database, tmp_path / "log", threads=1) as server:
+        clips = target_clips(FAN_0, 140)
+        assert register(server, FAN_0, clips).status_code == 201
+        other = sqlite3.connect(database, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(register, server, FAN_0, clips)
+            time.sleep(0.5)
+            with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+                for _ in range(3):
+                    answer = client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])})
+                    assert answer.status_code == 200
+            assert not waiting.done()  # its lock did not hold up the one thread of the clips
+            other.execute("ROLLBACK")
+            other.close()
+            assert waiting.result().json()["version"] == 2
+
+        for path in tmp_path.glob("targets.db*"):
+            path.unlink()
+        for refused in (register(server, FAN_0, clips), score(server, FAN_0, clips[0]), server.client.get("/sections")):
+            assert refused.status_code == 503
+            assert refused.json()["type"].endswith(":target-clips-unavailable")
+            assert "targets.db" in refused.json()["detail"]
+        answer = server.client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])})
+        assert answer.status_code == 200
+        assert "Traceback" not in server.log.read_text()
+
+
 def rows(*contents: bytes) -> list[tuple[Sample, bytes]]:
     return [(Sample(hashlib.sha256(content).hexdigest(), 10.0, -20.0, 0.0), content) for content in contents]
 
@@ -284,6 +340,18 @@ def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "text", tmp_path / "text" / "below"):
         with pytest.raises(StoreError, match=r"text.*EARWITNESS_DATABASE"):
             TargetStore(f"sqlite:///{path}")
+
+
+def test_a_database_that_was_replaced_is_not_written(url: str, tmp_path: Path) -> None:
+    """What went into the old file, which nobody will open again, would be lost."""
+    with TargetStore(url) as store:
+        store.register(FAN_0, rows(b"one"))
+        (tmp_path / "targets.db").rename(tmp_path / "old.db")
+        with pytest.raises(StoreError, match=r"targets\.db"):
+            store.register(FAN_0, rows(b"two"))
+        (tmp_path / "targets.db").write_bytes(b"")
+        with pytest.raises(StoreError, match="replaced"):
+            store.in_force(FAN_0)
 
 
 def test_commits_are_durable(url: str) -> None:
