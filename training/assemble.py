@@ -3,11 +3,13 @@
 import logging
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ
 from models.bundle import LEVEL_QUANTILES, Bundle, CalibrationKey, SectionCalibration, write_bundle
@@ -25,7 +27,7 @@ from models.manifest import (
 )
 from models.scoring import SectionModel
 from models.vocabulary import Domain, LossChoice, SectionKey
-from training.backends import MemberCenters, TrainingSet, fit_sections
+from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
 from training.calibration import calibrate
 from training.export import member_name
 from training.features import FeatureStore, TrainingClip
@@ -46,6 +48,7 @@ def assemble_bundle(
     seed: int,
     folder: Path,
     *,
+    limited_epochs: Mapping[str, int],
     demonstration: bool,
     advance: Advance,
 ) -> Bundle:
@@ -57,6 +60,7 @@ def assemble_bundle(
     members : each snapshot with its ONNX file, in the order of the manifest.
     embeddings : (clips at their own speed, members, 128), L2-normalised.
     folder : the bundle's, which must not exist yet.
+    limited_epochs : by network, in how many epochs an AdaCos scale met its limit.
     advance : called once a clip for the mixtures and once for the calibration.
 
     Raises
@@ -67,6 +71,7 @@ def assemble_bundle(
     clips = [store.clips[row] for row in rows]
     sections: dict[SectionKey, SectionModel] = {}
     calibrations: dict[CalibrationKey, SectionCalibration] = {}
+    dropped: dict[str, int] = {}
     for machine_type in sorted({clip.recording.machine_type for clip in clips}):
         loss = recipe.loss_of(machine_type)
         own = np.flatnonzero([clip.recording.machine_type == machine_type for clip in clips])
@@ -85,6 +90,8 @@ def assemble_bundle(
             advance=advance,
         )
         sections |= fitted
+        if n_dropped := dropped_components(training, fitted, centers):
+            dropped[machine_type] = n_dropped
         calibrated = calibrate(
             training,
             fitted,
@@ -101,12 +108,30 @@ def assemble_bundle(
                 continue  # too few target clips for a mixture: the section has no target domain yet
             facts = [rows[i] for i in own if (clips[i].recording.key, clips[i].recording.domain) == (key, domain)]
             calibrations[key, domain] = SectionCalibration(calibration, *_sound_of(store, facts))
-    manifest = _manifest(store, members, recipe, seed, clips, sections, calibrations, demonstration=demonstration)
+    training_data = {
+        "clips": len(clips),
+        "recordings": len({clip.recording.path for clip in clips}),
+        "contrast_clips": len(store.clips) - len(clips),
+        **_reported({"scale_limited_epochs": limited_epochs, "dropped_components": dropped}),
+    }
+    manifest = _manifest(
+        store, members, recipe, seed, clips, sections, calibrations, training_data, demonstration=demonstration
+    )
     embedders = {path.name: path.read_bytes() for _, path in members}
     bundle = Bundle(manifest, embedders, sections, calibrations)
-    detector = Detector(bundle, device=Device.CPU)
-    canary = detector.record_canary(canary_waveforms(), min(sections), Domain.SOURCE)
+    with closing(Detector(bundle, device=Device.CPU)) as detector:
+        canary = detector.record_canary(canary_waveforms(), min(sections), Domain.SOURCE)
     return write_bundle(folder, Bundle(manifest, embedders, sections, calibrations, canary))
+
+
+def _reported(findings: Mapping[str, Mapping[str, int]]) -> dict[str, JsonValue]:
+    """What came out otherwise than asked for, by name: in the manifest, and for who trains."""
+    found: dict[str, JsonValue] = {}
+    for what, counts in findings.items():
+        if own := {name: count for name, count in counts.items() if count}:
+            _log.warning("%s: %s", what.replace("_", " "), ", ".join(f"{name} {n}" for name, n in own.items()))
+            found[what] = dict(own)
+    return found
 
 
 def canary_waveforms() -> NDArray[np.float32]:
@@ -147,6 +172,7 @@ def _manifest(
     clips: Sequence[TrainingClip],
     sections: Mapping[SectionKey, SectionModel],
     calibrations: Mapping[CalibrationKey, SectionCalibration],
+    training_data: Mapping[str, JsonValue],
     *,
     demonstration: bool,
 ) -> Manifest:
@@ -182,11 +208,7 @@ def _manifest(
             for machine_type in sorted({key.machine_type for key in sections})
         },
         recipe={**recipe.as_json(), "seed": seed},
-        training_data={
-            "clips": len(clips),
-            "recordings": len({clip.recording.path for clip in clips}),
-            "contrast_clips": len(store.clips) - len(clips),
-        },
+        training_data=dict(training_data),
         versions={"python": platform.python_version(), **_versions()},
     )
 

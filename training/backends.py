@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 LEAST_TARGET_CLIPS = 3
 """Fewer target clips give a section no target mixture."""
 
+MOST_TARGET_CLIPS = 50
+"""Components of a target mixture (FACTS 5); of more target clips so many, evenly spread, are its means."""
+
 Rows = NDArray[np.intp]
 """Places in a training set."""
 
@@ -96,7 +99,8 @@ def fit_sections(
     """Fit the mixtures of every section that has source clips; one without them is left out with a logged warning.
 
     A member's section mixture starts at its section's centres, an attribute mixture at its class's, or at seeded
-    k-means where the network has no attribute head. A target mixture needs `LEAST_TARGET_CLIPS` clips.
+    k-means where the network has no attribute head. A target mixture needs `LEAST_TARGET_CLIPS` clips, and has
+    `MOST_TARGET_CLIPS` components at most.
 
     Parameters
     ----------
@@ -161,6 +165,29 @@ def fit_sections(
     }
 
 
+def dropped_components(
+    training: TrainingSet, models: Mapping[SectionKey, SectionModel], members: Sequence[MemberCenters]
+) -> int:
+    """How many components of the section and attribute mixtures EM has emptied, over all ``members``.
+
+    Parameters
+    ----------
+    training, members : those that ``models`` were fitted with.
+    """
+    source = training.rows(Domain.SOURCE)
+    rows_of_class = _attribute_rows(training, source)
+    fitted: dict[tuple[int, SectionKey | AttributeClass], tuple[Mixture, Rows]] = {}
+    for key, model in models.items():
+        present = _present(training, source[key])
+        for i, member in enumerate(model.members):
+            fitted[i, key] = member.section, source[key]
+            for text, mixture in member.attributes.items():
+                fitted[i, present[text]] = mixture, rows_of_class[present[text]]
+    return sum(
+        min(members[i].sub_clusters, len(rows)) - mixture.n_components for (i, _), (mixture, rows) in fitted.items()
+    )
+
+
 def _attribute_rows(training: TrainingSet, source: Mapping[SectionKey, Rows]) -> dict[AttributeClass, Rows]:
     """The rows of each attribute class among the source clips, merged over sections."""
     every = sorted(row for rows in source.values() for row in rows)
@@ -176,6 +203,8 @@ def _present(training: TrainingSet, rows: Rows) -> dict[str, AttributeClass]:
 def _target_mixture(x: NDArray[np.float32], rows: Rows | None, regularisation: float) -> Mixture | None:
     if rows is None or len(rows) < LEAST_TARGET_CLIPS:
         return None
+    if len(rows) > MOST_TARGET_CLIPS:  # spread over all of them: neighbours in time say the same
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_TARGET_CLIPS).round().astype(int)]
     return clip_mixture(x[rows], regularisation=regularisation)
 
 

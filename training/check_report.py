@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
+from training.backends import MOST_TARGET_CLIPS
 
 _LISTED_NOTES = 5
-"""Files named for each kind of note; every error names its own."""
+"""Files named for each kind of `_COMMON` note; every other finding names its own."""
 
 
 class Severity(StrEnum):
@@ -34,6 +35,10 @@ class Kind(Enum):
     CHANNELS = "several channels: averaged"
     SHORT = "shorter than 10 s: repeated"
     LONG = "longer than 10 s: cut, or of a challenge's clip the first 10 s used"
+
+
+_COMMON = frozenset({Kind.RATE_BELOW, Kind.RATE_ABOVE, Kind.CHANNELS, Kind.SHORT, Kind.LONG})
+"""Facts that all recordings of a plant may share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,10 @@ class CheckReport:
         return "\n".join([*_counts_text(self.counts), *_sections_text(self.sections), *self._findings_text()])
 
     def _findings_text(self) -> Iterator[str]:
-        for name, problems, listed in (("errors", self.errors, None), ("notes", self.notes, _LISTED_NOTES)):
+        for name, problems in (("errors", self.errors), ("notes", self.notes)):
             if problems:
                 yield f"{name} ({len(problems)})"
-                yield from _problems_text(problems, listed)
+                yield from _problems_text(problems)
         yield from self.advice
         if self.verdict is Verdict.READY:
             yield "ready"
@@ -142,15 +147,17 @@ def _sections_text(sections: Iterable[SectionSummary]) -> Iterator[str]:
             + ("no false-alarm rate can be supported" if rate is None else f"smallest false-alarm rate {rate:.3f}")
         )
         yield from (f"    {sentence}." for sentence in section.advice)
+        if section.target_clips > MOST_TARGET_CLIPS:
+            yield f"    {MOST_TARGET_CLIPS} of its target clips, evenly spread, are the means of the target mixture."
 
 
-def _problems_text(problems: Iterable[Problem], listed: int | None) -> Iterator[str]:
+def _problems_text(problems: Iterable[Problem]) -> Iterator[str]:
     of_kind: dict[Kind, list[Problem]] = defaultdict(list)
     for problem in problems:
         of_kind[problem.kind].append(problem)
     for kind, own in of_kind.items():
         yield f"  {kind.value} ({len(own)})"
-        shown = own if listed is None else own[:listed]
+        shown = own[:_LISTED_NOTES] if kind in _COMMON else own
         yield from (f"    {problem.where}: {problem.detail}" for problem in shown)
         if more := len(own) - len(shown):
             yield f"    and {more} more"

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import DataError, EarwitnessError
 from models.vocabulary import ThresholdRule
-from training.recipe import RECIPES
+from training.recipe import RECIPES, ScaleRule
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
 
     synthesize = commands.add_parser("synthesize", help="generate machine recordings in DCASE 2021 layout")
     synthesize.add_argument("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
-    synthesize.add_argument("--seed", type=int, default=0)
+    synthesize.add_argument("--seed", type=_seed, default=0)
     synthesize.add_argument("--machine-types", nargs="+", metavar="TYPE", help="of the seven; all by default")
     synthesize.add_argument("--sections", type=int, default=2, help="sections a machine type (default 2)")
     synthesize.add_argument("--train-clips", type=int, default=40, help="source clips a section (default 40)")
@@ -51,8 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument(
             "--work", type=Path, required=True, help="folder where the stages meet; a killed run resumes"
         )
-        stage.add_argument("--seed", type=int, default=0)
-        stage.add_argument("--workers", type=int, help="processes for the features; default: one a core")
+        stage.add_argument("--seed", type=_seed, default=0)
+        stage.add_argument("--workers", type=_workers, help="processes for the features; default: one a core")
+        stage.add_argument(
+            "--scale",
+            choices=[rule.value for rule in ScaleRule],
+            help="the AdaCos scale is adapted as published, or fixed; default: the recipe's",
+        )
         stage.add_argument("--dry-run", action="store_true", help="print device, stages and estimated time, and stop")
         if name in {"train", "backends"}:
             stage.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="must not exist yet")
@@ -73,6 +78,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--csv", type=Path, metavar="DIR", help="write the challenge's CSV files")
     evaluate.set_defaults(run=_evaluate)
     return parser
+
+
+def _seed(text: str) -> int:
+    """What numpy and scikit-learn take alike: 0 to 2^32 - 1."""
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"{seed} is no seed: give a number from 0 to {2**32 - 1}")
+    return seed
+
+
+def _workers(text: str) -> int:
+    workers = int(text)
+    if workers < 1:
+        raise argparse.ArgumentTypeError(f"{workers} processes cannot work: give 1 or more")
+    return workers
 
 
 def _names(parser: argparse.ArgumentParser) -> None:
@@ -139,11 +159,13 @@ def _train(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.recipe]
     if getattr(options, "calibration", None):
         recipe = replace(recipe, calibration=ThresholdRule(options.calibration))
+    if options.scale:
+        recipe = replace(recipe, scale=ScaleRule(options.scale))
+    until = {"features": Until.FEATURES, "fit": Until.FIT, "export": Until.EXPORT}.get(options.command, Until.BUNDLE)
     run = Run.of(_recordings(options), recipe, options.seed, options.work)
-    print(run.describe(device()), flush=True)
+    print(run.describe(device(), until), flush=True)
     if options.dry_run:
         return 0
-    until = {"features": Until.FEATURES, "fit": Until.FIT, "export": Until.EXPORT}.get(options.command, Until.BUNDLE)
     bundle = getattr(options, "bundle", None)
     train(run, bundle, until=until, workers=options.workers, demonstration=getattr(options, "demonstration", False))
     if bundle is not None:
@@ -159,11 +181,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     recordings = test_recordings(_recordings(options))
     with tqdm(total=len(recordings), unit="clip", desc="evaluate", leave=False) as bar:
         evaluation = evaluate(options.bundle, recordings, advance=bar.update)
+    print(evaluation.as_text(), flush=True)  # first: a place that cannot be written must not cost the table
     if options.json:
         evaluation.write_json(options.json)
     if options.csv:
         evaluation.write_csvs(options.csv)
-    print(evaluation.as_text())
     return 0
 
 
@@ -181,6 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"error: {error}. Check the path, its permissions and the disk's free space.", file=sys.stderr)
+        return 2
+    except UnicodeEncodeError as error:  # what the system calls a file may be no text at all
+        near = error.object[max(0, error.start - 60) : error.end + 20]
+        print(f"error: a file or folder has a name that is not UTF-8, near {near!a}. Rename it.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -8,6 +8,7 @@ into the file: features never travel between processes, and none holds more than
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -162,6 +163,8 @@ def _open(path: Path, dtype: np.dtype[np.void] | np.dtype[np.float32], shape: tu
             )
         partial = path.with_name(f".{path.name}.partial")
         np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
+        with partial.open("r+b") as file:  # the pages' room is taken now: another file may fill the disk meanwhile
+            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         partial.replace(path)
     return np.lib.format.open_memmap(path, mode="r+")
 

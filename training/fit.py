@@ -43,7 +43,7 @@ class Snapshot:
     """An embedder as it was after ``epoch``, with its heads' centres.
 
     ``weights``: the embedder's variables in Keras' order. ``centers``: by head class, (S, 128), L2-normalised.
-    ``limited``: it waited for a scale at its limit, or was taken less than ten epochs after that.
+    ``limited``: it waited for a scale that had reached its limit, or was taken less than ten epochs after that.
     """
 
     network: Network
@@ -162,6 +162,12 @@ def fit_network(
                 _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited or epoch > due)
         _save_checkpoint(folder / "checkpoint.npz", model, history)
     return paths
+
+
+def limited_epochs(folder: Path) -> int:
+    """In how many epochs a scale of the network in ``folder`` has met its limit."""
+    with np.load(folder / "checkpoint.npz") as saved:
+        return int(saved["history"][:, -1].sum())
 
 
 def takes_snapshot(epoch: int, due: int, *, limited: bool) -> bool:

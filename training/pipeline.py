@@ -5,10 +5,13 @@ killed goes on where it stopped, and a stage alone is a run that ends early. Emb
 from the exported embedders, run by the encoder that serves them.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, partial
@@ -18,14 +21,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoder import Device, Encoder
+from models.encoder import EMBEDDING_SIZE, Device, Encoder
 from models.errors import BundleError, DataError, NotTrainable
 from models.frontend import LogMelSpec
-from models.vocabulary import LossChoice, Split
+from models.vocabulary import Domain, LossChoice, Split
 from training.assemble import assemble_bundle
 from training.export import export_embedder, member_name
-from training.features import FeatureStore, count_clips, extract_features
-from training.fit import Snapshot, fit_network, load_snapshot
+from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
+from training.fit import Snapshot, fit_network, limited_epochs, load_snapshot
 from training.labels import Labels, label, needs_contrast
 from training.parallel import cores
 from training.progress import Advance, Progress, Stage, as_duration, step_s
@@ -63,13 +66,18 @@ class Run:
 
         Raises
         ------
-        NotTrainable : where there are none.
+        NotTrainable : where there are none, or none of a section's usual condition.
         """
         training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
         if not training:
             raise NotTrainable(
                 f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
                 "folders, or say 'train' in the manifest's column 'split'."
+            )
+        if all(recording.domain is Domain.TARGET for recording in training):
+            raise NotTrainable(
+                f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
+                "'source' recordings, those of its usual condition: say 'source' of them."
             )
         return cls(training, recipe, seed, work)
 
@@ -95,29 +103,34 @@ class Run:
             for due in self.schedule.snapshot_epochs:
                 yield network, self.work / "networks" / network.name / "snapshots" / f"{due:05d}.npz"
 
-    def stages(self) -> list[Stage]:
-        """What a run does, with estimated times on this machine."""
+    def stages(self, until: Until = Until.BUNDLE) -> list[Stage]:
+        """What a run up to ``until`` does, with estimated times on this machine."""
         members = len(self.recipe.networks) * self.recipe.snapshots
-        clips = sum(1 for _ in self.recordings)
+        own_clips = self.n_clips // (1 + len(CONTRAST_SPEEDS) * self.contrast)
         step = step_s(self.recipe.batch_size)
-        return [
-            Stage("features", self.n_clips, 0.02 / cores()),
-            *(Stage(f"network {network.name}", self.schedule.steps, step) for network in self.recipe.networks),
-            Stage("export", members, 5.0),
-            Stage("embeddings", self.n_clips, 0.002 * members),
-            Stage("mixtures", 2 * clips, 0.008 * members),
+        stages = [
+            (Until.FEATURES, Stage("features", self.n_clips, 0.02 / cores())),
+            *(
+                (Until.FIT, Stage(f"network {network.name}", self.schedule.steps, step))
+                for network in self.recipe.networks
+            ),
+            (Until.EXPORT, Stage("export", members, 5.0)),
+            (Until.BUNDLE, Stage("embeddings", own_clips, 0.002 * members)),
+            (Until.BUNDLE, Stage("mixtures", 2 * own_clips, 0.008 * members)),
         ]
+        return [stage for place, stage in stages if place <= until]
 
-    def describe(self, device: str) -> str:
+    def describe(self, device: str, until: Until = Until.BUNDLE) -> str:
         """The plan, for a person: device, data, stages and estimated time."""
-        stages = self.stages()
+        stages = self.stages(until)
         sections = {recording.key for recording in self.recordings}
         lines = [
             f"device    {device}",
             f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
             + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
             f"recipe    {self.recipe.name}: {len(self.recipe.networks)} networks, {self.schedule.epochs} epochs of "
-            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}",
+            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}, "
+            f"scale {self.recipe.scale}",
             f"work      {self.work}",
             *(f"  {stage.name:<28} about {as_duration(stage.estimate_s)}" for stage in stages),
             f"in all about {as_duration(sum(stage.estimate_s for stage in stages))}, less what is already done",
@@ -142,7 +155,9 @@ def train(
     """
     if bundle is not None and bundle.exists():
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
-    with Progress(run.stages()) as progress:
+    if bundle is not None:
+        _refuse_closed_place(bundle)
+    with _alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
             run.recordings,
             run.work / "features",
@@ -167,22 +182,51 @@ def train(
                 run.recipe,
                 run.seed,
                 bundle,
+                limited_epochs={
+                    network.name: limited_epochs(run.work / "networks" / network.name)
+                    for network in run.recipe.networks
+                },
                 demonstration=demonstration,
                 advance=progress.stage("mixtures"),
             )
 
 
 def device() -> str:
-    """Where Keras will train: backend and device."""
+    """Where Keras will train: backend and device. Raises `DataError` for a backend that is not trained with."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
         return f"jax on {jax.devices()[0].device_kind}"
+    if backend != "tensorflow":
+        raise DataError(f"Keras runs on {backend!r}. Set KERAS_BACKEND to tensorflow or jax, or unset it.")
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {cores()} cores")
+
+
+def _refuse_closed_place(bundle: Path) -> None:
+    """Say before hours of training, not after them, that no folder can be made there."""
+    place = next(folder for folder in bundle.absolute().parents if os.path.lexists(folder))
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise BundleError(bundle, f"{place} is no folder that can be written to. Name another place for the bundle.")
+
+
+@contextmanager
+def _alone_in(work: Path) -> Iterator[None]:
+    """Hold the work folder: two runs in it would write each other's files. The kernel lets go when a run is killed."""
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DataError(f"Another run is at work in {work}. Wait for it, or choose another --work folder.") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _claim(run: Run, store: FeatureStore) -> None:
@@ -243,15 +287,29 @@ def _embed(
     run: Run, store: FeatureStore, members: Sequence[tuple[Snapshot, Path]], advance: Advance
 ) -> NDArray[np.float32]:
     """Embeddings of the clips at their own speed, (clips, members, 128), kept in files of `EMBEDDING_ROWS` clips."""
-    encoder = Encoder([path.read_bytes() for _, path in members], device=Device.CPU)
+    embedders = [path.read_bytes() for _, path in members]
     rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
-    parts = []
-    for start in range(0, len(rows), EMBEDDING_ROWS):
-        path = run.work / "embeddings" / f"{start:06d}.npy"
-        if not path.exists():
-            log_mels = np.asarray(store.log_mels[rows[start : start + EMBEDDING_ROWS]])
-            embeddings = encoder.encode(log_mels, range(len(members)))
-            write_atomically(path, partial(np.save, arr=embeddings))
-        parts.append(np.load(path))
-        advance(len(parts[-1]))
-    return np.concatenate(parts)
+    folder = run.work / "embeddings"
+    _forget_embeddings_of_others(folder, store, embedders)
+    every = np.empty((len(rows), len(members), EMBEDDING_SIZE), np.float32)  # once: of 40 members it is a gigabyte
+    with closing(Encoder(embedders, device=Device.CPU)) as encoder:
+        for start in range(0, len(rows), EMBEDDING_ROWS):
+            own = slice(start, start + EMBEDDING_ROWS)
+            path = folder / f"{start:06d}.npy"
+            if not path.exists():
+                embeddings = encoder.encode(np.asarray(store.log_mels[rows[own]]), range(len(members)))
+                write_atomically(path, partial(np.save, arr=embeddings))
+            every[own] = np.load(path)
+            advance(len(every[own]))
+    return every
+
+
+def _forget_embeddings_of_others(folder: Path, store: FeatureStore, embedders: Sequence[bytes]) -> None:
+    """Remove embeddings that other networks or other sounds gave, so that none is ever taken for these members'."""
+    digests = [store.digest, *(hashlib.sha256(content).hexdigest() for content in embedders)]
+    path, mine = folder / "of.json", json.dumps(digests, indent=1).encode()
+    if path.exists() and path.read_bytes() == mine:
+        return
+    for stale in folder.glob("*.npy"):
+        stale.unlink()
+    write_atomically(path, lambda file: file.write(mine))

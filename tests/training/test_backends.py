@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.mixtures import Mixture, clip_mixture, fit_mixture
 from models.scoring import SectionModel
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
-from training.backends import MemberCenters, TrainingSet, fit_sections
+from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
 from training.features import TrainingClip
 from training.recordings import AttributeClass, Recording
 
@@ -166,6 +166,35 @@ def test_a_target_mixture_needs_three_clips(training: TrainingSet, models: dict[
         assert_equal(models[VALVE_0].members[member].target, clip_mixture(training.embeddings[rows, member]))
         assert models[VALVE_1].members[member].target is None
         assert models[FAN].members[member].target is None
+
+
+def test_a_target_mixture_has_fifty_components_at_most() -> None:
+    """FACTS 5; of an hour of target clips the first, the last, and those evenly between."""
+    clips = (*CLIPS[:16], *(clip(VALVE_0, Domain.TARGET, "pat_02", i) for i in range(120)))
+    training = training_set(clips, len(MEMBERS))
+    target = fit(training)[VALVE_0].members[0].target
+    assert target is not None
+    assert target.n_components == 50
+    own = training.embeddings[16:, 0]
+    np.testing.assert_array_equal(target.means[[0, -1]], own[[0, -1]])
+    places = [int(np.flatnonzero((own == mean).all(axis=1))[0]) for mean in target.means]
+    assert set(np.diff(places)) == {2, 3}
+
+
+def test_components_that_em_empties_are_counted() -> None:
+    """The second centre lies opposite all clips: one component of each section, and one of the class they share."""
+    pole = np.eye(D)[0]
+    clips = [clip(key, Domain.SOURCE, "pat_01", i) for key in (VALVE_0, VALVE_1) for i in range(10)]
+    near = unit(pole + 0.1 * np.random.default_rng(0).normal(size=(len(clips), 1, D))).astype(np.float32)
+    training = TrainingSet(clips, near, np.zeros((len(clips), MELS)))
+    opposite = MemberCenters(
+        sections=dict.fromkeys((VALVE_0, VALVE_1), np.stack([pole, -pole])),
+        attributes={("valve", "pat_01"): np.stack([pole, -pole])},
+        sub_clusters=2,
+    )
+    assert dropped_components(training, fit(training, [opposite]), [opposite]) == 3
+    few = training.take(np.array([0, 10]))
+    assert dropped_components(few, fit(few, [opposite]), [opposite]) == 0, "no more clips than centres: all are means"
 
 
 def test_temporal_maxima_are_one_gaussian_an_attribute(

@@ -251,13 +251,24 @@ def test_three_target_clips_and_one_of_the_source_are_not_enough_for_a_threshold
     assert "no false-alarm rate can be supported" in plant.check().as_text()
 
 
-def test_many_notes_are_shortened_and_errors_never(plant: Plant) -> None:
+def test_facts_that_many_files_share_are_shortened_and_problems_never(plant: Plant) -> None:
+    """A hundred short files are one line; each silent, clipped or unlabelled one is named."""
     plant.add(20)
     silent = [plant.add(waveform=np.zeros(32_000)) for _ in range(12)]
+    clipped = [plant.add(waveform=np.clip(30 * noise(2.0, 100 + i), -1, 1)) for i in range(7)]
+    unlabelled = [plant.add(split=Split.TEST, condition=None) for _ in range(8)]
     text = plant.check().as_text()
-    assert "shorter than 10 s: repeated (20)" in text
-    assert "and 15 more" in text
-    assert all(str(path) in text for path in silent)
+    assert f"shorter than 10 s: repeated ({20 + 7 + 8})" in text
+    assert "and 30 more" in text
+    assert text.count(" more\n") == 1
+    assert all(f"{path}: " in text for path in (*silent, *clipped, *unlabelled))
+
+
+def test_more_target_clips_than_a_mixture_takes_are_said(plant: Plant) -> None:
+    plant.add(2, section="01")
+    plant.add(2)
+    plant.add(1, seconds=510.0, domain=Domain.TARGET)
+    assert "50 of its target clips, evenly spread, are the means" in plant.check().as_text()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings are not beside the project")

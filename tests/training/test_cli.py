@@ -51,3 +51,37 @@ def test_a_backend_that_keras_does_not_know_is_said_in_a_sentence(tmp_path: Path
     assert result.returncode == 2
     assert "tensorflaw" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--seed", -1), ("--seed", 2**32), ("--workers", 0), ("--workers", -2)])
+def test_numbers_that_would_fail_after_the_training_are_refused_first(tmp_path: Path, option: tuple[str, int]) -> None:
+    """numpy takes no negative seed, scikit-learn none above 32 bits."""
+    result = training("train", tmp_path, "--work", tmp_path / "work", "--bundle", tmp_path / "bundle", *option)
+    assert result.returncode == 2
+    assert f"argument {option[0]}: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_scale_can_be_fixed_as_a_diverged_run_advises(tmp_path: Path) -> None:
+    """And the plan of one stage names that stage alone."""
+    made = training("synthesize", tmp_path, "--machine-types", "fan", "--train-clips", 2, "--test-clips", 0)
+    assert made.returncode == 0, made.stderr
+    options = ("--recipe", "smoke", "--work", tmp_path / "work", "--scale", "fixed", "--dry-run")
+    plan = training("fit", tmp_path, *options)
+    assert plan.returncode == 0, plan.stderr
+    assert "scale fixed" in plan.stdout
+    assert "network both-heads-s2" in plan.stdout
+    assert "mixtures" not in plan.stdout
+
+
+def test_a_name_that_is_no_text_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """A folder named in Latin-1, as old recorders and memory sticks name them."""
+    folder = os.fsencode(tmp_path) + b"/Gebl\xe4se"
+    os.mkdir(folder)
+    Path(os.fsdecode(folder), "monday.wav").write_bytes(b"RIFF")
+    result = training("manifest", os.fsdecode(folder), tmp_path / "out.csv")
+    assert result.returncode == 2
+    assert "not UTF-8" in result.stderr
+    assert "Rename" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out.csv").exists()

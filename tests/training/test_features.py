@@ -23,6 +23,7 @@ from models.audio import CLIP_SAMPLES, decode, first_clip
 from models.errors import DataError, NotTrainable
 from models.frontend import LogMelSpec, log_mel
 from models.vocabulary import Condition, Domain, Split
+from tests.training.small import run_python
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
 from training.parallel import FEW_TASKS
 from training.recordings import Recording
@@ -256,6 +257,14 @@ def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path: Path, mon
     assert not list((tmp_path / "work").rglob("*.npy"))
 
 
+def test_the_room_of_the_features_is_taken_before_they_are_computed(tmp_path: Path) -> None:
+    """A sparse file would end the process without a word where another one fills the disk meanwhile."""
+    memory_map = training.features._open(tmp_path / "rows.npy", np.dtype(np.float32), (40, 313, 128))
+    found = (tmp_path / "rows.npy").stat()
+    assert found.st_blocks * 512 >= found.st_size >= memory_map.nbytes
+    assert not memory_map.any()
+
+
 def anonymous_bytes() -> int:
     """Memory of this process's own, without the mapped file's pages, which the system takes back at will."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -264,18 +273,29 @@ def anonymous_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
 def test_memory_does_not_follow_the_number_of_clips(tmp_path: Path) -> None:
-    """160 clips have 26 MB of features, which never stand in memory together."""
-    extract(record(tmp_path / "warm", 2), tmp_path / "work")
-    recordings = record(tmp_path / "many", 160)
-    size = 160 * 313 * 128 * 4
-    before, most = anonymous_bytes(), 0
+    """160 clips have 26 MB of features, which never stand in memory together; counted in a process of its own."""
+    record(tmp_path / "warm", 2)
+    record(tmp_path / "many", 160)
+    result = run_python(
+        f"""
+        from pathlib import Path
+        from tests.training.test_features import SPEC, anonymous_bytes, described
+        from training.features import extract_features
 
-    def measure(_: int) -> None:
-        nonlocal most
-        most = max(most, anonymous_bytes())
+        def extract(sounds):
+            files = [described(file, True) for file in sorted(sounds.iterdir())]
+            most = []
+            extract_features(files, folder / "work", spec=SPEC, contrast=False, workers=1,
+                             advance=lambda _: most.append(anonymous_bytes()))
+            return max(*most, anonymous_bytes())
 
-    extract_features(recordings, tmp_path / "work", spec=SPEC, contrast=False, workers=1, advance=measure)
-    assert max(most, anonymous_bytes()) - before < size / 2
+        folder = Path({str(tmp_path)!r})
+        before = extract(folder / "warm")
+        print(extract(folder / "many") - before)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 160 * 313 * 128 * 4 / 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")

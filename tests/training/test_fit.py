@@ -3,6 +3,7 @@
 import signal
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
 from tests.training.small import N_CLIPS, run_python, small_labels, small_recipe, small_store
+from training import fit
 from training.fit import (
     HISTORY_COLUMNS,
     LIMIT_PATIENCE,
     batches,
     fit_network,
+    limited_epochs,
     load_snapshot,
     takes_snapshot,
 )
@@ -147,6 +150,24 @@ def test_a_snapshot_waits_ten_epochs_at_most_after_the_scale_met_its_limit() -> 
     assert takes_snapshot(100, 100, limited=False)
     assert not any(takes_snapshot(epoch, 100, limited=True) for epoch in range(100, 100 + LIMIT_PATIENCE))
     assert takes_snapshot(100 + LIMIT_PATIENCE, 100, limited=True)
+
+
+def test_a_snapshot_that_waited_is_marked_and_so_is_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit acts in the first epoch alone: the snapshots due after 2 and 4 wait until the 11th, and say so."""
+
+    def epoch_without_training(*arguments: Any) -> NDArray[np.float64]:
+        epoch = arguments[3]
+        return np.array([epoch, 1.0, 1.0, 1.0, 5.0, 5.0, epoch == 1])
+
+    monkeypatch.setattr(fit, "_train_epoch", epoch_without_training)
+    paths = fit_network(
+        small_store(), small_labels(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None
+    )
+    snapshots = [load_snapshot(path, NETWORK) for path in paths]
+    assert [(snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [(11, True), (11, True)]
+    assert limited_epochs(tmp_path) == 1
 
 
 def test_nan_stops_with_a_sentence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ with each anomalous recording: the truth that an explanation can be held against
 """
 
 import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -131,7 +132,9 @@ def _make(
                 take=recording.take,
                 fault=fault,
             )
-            soundfile.write(path, _sixteen_bits(waveform), SAMPLE_RATE_HZ, subtype="PCM_16")
+            content = io.BytesIO()
+            soundfile.write(content, _sixteen_bits(waveform), SAMPLE_RATE_HZ, subtype="PCM_16", format="WAV")
+            path.write_bytes(content.getvalue())  # a full disk is then an OSError, which says so
             if fault:
                 rows.writerow([path.relative_to(folder).as_posix(), *astuple(fault)])
             advance(1)
