@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip, consecutive
+from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip, consecutive
 from models.detector import Detector
 from models.encoder import Device
 from models.errors import AudioError, DataError
@@ -23,7 +23,8 @@ from models.systems import Features
 from models.vocabulary import Condition, Decision, Domain, LossChoice, SectionKey, Split
 from training.metrics import auc, bootstrap_intervals, partial_auc, rate_interval
 from training.recordings import Recording
-from training.tables import Evaluation, Part, PartKind, PartName, Row, Scored
+from training.scored import PartKind, PartName, Scored, SystemName
+from training.tables import Evaluation, Part, Row
 
 BATCH_WINDOWS = 32
 """Windows that are encoded together."""
@@ -94,6 +95,7 @@ class _Analysed:
     """A clip on its way to the networks."""
 
     recording: Recording
+    start_s: float
     clip: Clip
     features: Features
 
@@ -168,7 +170,10 @@ def _analyse(detector: Detector, recording: Recording) -> list[_Analysed]:
             f"{recording.path} cannot be scored: {error} Mend or remove it; "
             "'python -m training check' finds all such files."
         ) from error
-    return [_Analysed(recording, part, detector.analyse(part)) for part in _cut(recording, clip)]
+    return [
+        _Analysed(recording, CLIP_S * place, part, detector.analyse(part))
+        for place, part in enumerate(_cut(recording, clip))
+    ]
 
 
 def _cut(recording: Recording, clip: Clip) -> list[Clip]:
@@ -202,6 +207,7 @@ def _assess(detector: Detector, analysed: Sequence[_Analysed]) -> Iterator[Score
         parts = {(PartKind.TERM, name): value for term in terms for name, value in term.items() if value is not None}
         yield Scored(
             recording=one.recording,
+            start_s=one.start_s,
             anomaly_score=assessment.anomaly_score,
             decision_score=assessment.decision_score,
             threshold=assessment.threshold,
@@ -234,7 +240,7 @@ def _row(detector: Detector, key: SectionKey, domain: Domain, clips: Sequence[Sc
     recipe = detector.bundle.manifest.recipe
     name, seed = recipe.get("name"), recipe.get("seed")
     return Row(
-        system="earwitness",
+        system=SystemName.EARWITNESS,
         bundle=detector.bundle.id,
         recipe=name if isinstance(name, str) else None,
         seed=seed if isinstance(seed, int) else None,

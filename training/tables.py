@@ -8,7 +8,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,7 @@ from models.decision import decide
 from models.vocabulary import Decision, Domain
 from training.metrics import Interval, harmonic_mean, official_score
 from training.recordings import Recording
-
-
-class PartKind(StrEnum):
-    """What of a score is measured apart: a term of Eqs. (2) to (4), or the members that were trained with one loss."""
-
-    TERM = "term"
-    LOSS = "loss"
-
-
-PartName = tuple[PartKind, str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """One test clip; a plant's longer recording gives several. ``parts``: scores of each term and loss apart, nats."""
-
-    recording: Recording
-    anomaly_score: float
-    decision_score: float
-    threshold: float | None
-    decision: Decision | None
-    parts: Mapping[PartName, float]
+from training.scored import PartKind, PartName, Scored, SystemName
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +28,7 @@ class Row:
     95 %, exact for independent clips, too narrow where many are of one recording.
     """
 
-    system: str
+    system: SystemName
     bundle: str
     recipe: str | None
     seed: int | None

@@ -22,7 +22,8 @@ from tests.models.tiny import FAN, VALVE, build_bundle, sound, with_canary
 from training import evaluate as evaluating
 from training.metrics import rate_interval
 from training.recordings import Recording
-from training.tables import Evaluation, PartKind, Row
+from training.scored import PartKind
+from training.tables import Evaluation, Row
 
 ROW_FIELDS = [
     "system",
