@@ -18,6 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from models.errors import (
+    AudioError,
     ClipTooLong,
     ClipTooShort,
     NonFiniteAudio,
@@ -39,9 +40,11 @@ FULL_SCALE = 0.9995
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 4_000, 768_000
 _MOST_CHANNELS = 64
 _BLOCK_FRAMES = 1 << 16
-_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG"}
+_FORMATS = {"WAV", "WAVEX", "FLAC", "OGG"}
 _UNKNOWN_LENGTH = 0x7F00_0000
 """A WAV written to a pipe declares a length it cannot know (0, or near 2 or 4 GiB): take what came."""
+_LOUDEST_PEAK = 100.0
+"""Float samples lie about within -1 and 1; 40 dB beyond, they were scaled otherwise, as integers perhaps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,8 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
     content = source if isinstance(source, bytes) else source.read_bytes()
     if not content:
         raise NotAudio("The clip has 0 bytes. Send a WAV, FLAC or OGG file.")
-    _refuse_truncated_wav(content)
-    raw, rate_hz, channels, clipped_share = _read(io.BytesIO(content), channel, max_clip_s)
+    _refuse_truncated_ogg(content)
+    raw, rate_hz, channels, clipped_share = _read(io.BytesIO(_whole_wav(content)), channel, max_clip_s)
     if not np.isfinite(raw).all():
         raise NonFiniteAudio("The clip holds NaN or infinite samples. Check the recorder or the conversion to float.")
     duration_s = len(raw) / rate_hz
@@ -98,6 +101,11 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
         raise SilentClip(
             f"The clip is silent: its peak is {peak:.1e} of full scale, under {SILENT_PEAK:g}. Check that the "
             "microphone is connected and not muted" + (", and choose one channel." if channels > 1 else ".")
+        )
+    if peak > _LOUDEST_PEAK:
+        raise AudioError(
+            f"The clip's peak is {peak:.3g} times full scale: its float samples are not within -1 and 1. Divide them "
+            "by the recorder's full scale (32768 where they are 16-bit integers written as floats)."
         )
     power = float(np.mean(np.square(waveform, dtype=np.float64)))
     return Clip(
@@ -166,10 +174,13 @@ def _truncated(found: float, declared: float) -> str:
     return f"The clip is truncated: its header declares {declared:.3f} s, {found:.3f} s are there. Send the whole file."
 
 
-def _refuse_truncated_wav(content: bytes) -> None:
-    """libsndfile reads a truncated WAV without a word; its chunks tell."""
+def _whole_wav(content: bytes) -> bytes:
+    """The content, its length told where a recorder that wrote to a pipe told none.
+
+    libsndfile reads a truncated WAV without a word, and one that declares no sound as empty; the chunks tell.
+    """
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return
+        return content
     position, bytes_a_second = 12, 0
     while position + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, position)
@@ -178,11 +189,33 @@ def _refuse_truncated_wav(content: bytes) -> None:
             bytes_a_second = struct.unpack_from("<I", content, position + 8)[0]
         if name == b"data":
             found = len(content) - position
+            if size == 0:
+                return content[: position - 4] + struct.pack("<I", min(found, 0xFFFF_FFFF)) + content[position:]
             if found < size < _UNKNOWN_LENGTH and bytes_a_second:
                 raise UndecodableAudio(_truncated(found / bytes_a_second, size / bytes_a_second))
-            return
+            return content
         position += size + size % 2
     raise UndecodableAudio("The clip is truncated: a WAV header without sound behind it. Send the whole file.")
+
+
+def _refuse_truncated_ogg(content: bytes) -> None:
+    """libsndfile reads an Ogg stream as far as it goes; its last page must be whole, and say that it is (RFC 3533)."""
+    if content[:4] != b"OggS":
+        return
+    page = content[content.rfind(b"OggS") :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(sizes)
+    if not (whole and page[5] & 4):
+        raise UndecodableAudio("The clip is truncated: its Ogg stream has no last page. Send the whole file.")
+
+
+def silent_cuts_s(waveform: NDArray[np.float32]) -> list[float]:
+    """Where the ten-second clips of `consecutive` begin that are silent, in seconds.
+
+    A recorder that ran on while the machine or the microphone was off must not teach that silence is normal.
+    """
+    peaks = np.abs(consecutive(waveform)).max(axis=1)
+    return [CLIP_S * place for place in np.flatnonzero(peaks < SILENT_PEAK).tolist()]
 
 
 def windows(waveform: NDArray[np.float32], hop_s: float = HOP_S) -> NDArray[np.float32]:

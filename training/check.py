@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.assessment import CLIPPED_SHARE, FEW_CLIPS
-from models.audio import CLIP_S, SAMPLE_RATE_HZ, decode
+from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, decode, silent_cuts_s
 from models.decision import smallest_false_alarm_rate
 from models.errors import AudioError, ClipTooLong, ClipTooShort, SilentClip
 from models.vocabulary import Domain, SectionKey, Split
 from training.backends import LEAST_TARGET_CLIPS
 from training.calibration import FOLDS
 from training.check_report import CheckReport, Count, Kind, Problem, SectionSummary, Severity, Verdict, numbered
-from training.features import CONTRAST_SPEEDS, clips_in
+from training.features import CONTRAST_SPEEDS, clips_in, silence
 from training.labels import needs_contrast
 from training.parallel import spread
 from training.recordings import Recording, Refusal
@@ -77,6 +77,8 @@ def _listen(recording: Recording) -> _Sound:
             SilentClip: Kind.SILENT,
         }
         return _Sound(findings=((Severity.ERROR, kinds.get(type(error), Kind.UNREADABLE), str(error)),))
+    if silent := silent_cuts_s(clip.waveform[:CLIP_SAMPLES] if recording.challenge else clip.waveform):
+        return _Sound(findings=((Severity.ERROR, Kind.SILENT, silence(silent)),))
     notes: list[tuple[Kind, str]] = []
     if clip.clipped_share > CLIPPED_SHARE:
         notes.append((Kind.CLIPPED, f"{clip.clipped_share:.2%} of its samples are at full scale"))
@@ -122,7 +124,7 @@ def _summary(key: SectionKey, training: Sequence[Recording], clips: Mapping[Reco
     source = sum(clips[recording] for recording in usable if recording.domain is Domain.SOURCE)
     target = sum(clips[recording] for recording in usable if recording.domain is Domain.TARGET)
     names = {recording.recording for recording in usable if recording.domain is Domain.SOURCE}
-    rate = smallest_false_alarm_rate(source) if source > 1 else None
+    rate = smallest_false_alarm_rate(len(names)) if len(names) > 1 else None
     return SectionSummary(key, source, target, len(names), rate, tuple(_advice(source, target, len(names))))
 
 
@@ -132,7 +134,7 @@ def _advice(source: int, target: int, recordings: int) -> Iterator[str]:
         yield "no usable source clips: the section is left out. Record its usual condition"
         return
     if source == 1:
-        yield "one source clip: no threshold can be given. Record more"
+        yield "one source clip: no threshold for other clips can be given. Record more"
     elif recordings == 1:
         yield (
             f"all {source} source clips are of one recording or visit, so that the threshold knows nothing of other "

@@ -29,8 +29,11 @@ TOLERANCE = 1e-4
 
 
 def member_name(snapshot: Snapshot) -> str:
-    """Names a member in the manifest and its file: network and snapshot epoch."""
-    return f"{snapshot.network.name}-e{snapshot.epoch:04d}"
+    """Names a member in the manifest and its file: network, and the epoch its snapshot was due at.
+
+    One that waited was taken later, perhaps in the same epoch as the next.
+    """
+    return f"{snapshot.network.name}-e{snapshot.due:04d}"
 
 
 def export_embedder(

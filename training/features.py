@@ -20,7 +20,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, decode, first_clip
+from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, decode, first_clip, silent_cuts_s
 from models.errors import AudioError, DataError, NotTrainable
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec, log_mel
 from training.parallel import spread
@@ -254,6 +254,10 @@ def _extract(task: _Task) -> _Done:
         waveform = decode(content, channel=task.spec.channel, max_clip_s=task.max_duration_s).waveform
     except (AudioError, OSError) as error:
         return _Done(task, problem=str(error))
+    if silent := sorted(
+        {start for start, _ in task.cuts} & {round(s * SAMPLE_RATE_HZ) for s in silent_cuts_s(waveform)}
+    ):
+        return _Done(task, problem=silence([start / SAMPLE_RATE_HZ for start in silent]))
     np.lib.format.open_memmap(task.store / _ROWS, mode="r+")["sha256"][task.rows] = b""
     log_mels = np.lib.format.open_memmap(task.store / _LOG_MELS, mode="r+")
     levels_dbfs = []
@@ -263,6 +267,12 @@ def _extract(task: _Task) -> _Done:
         power = float(np.mean(np.square(clip, dtype=np.float64)))
         levels_dbfs.append(10.0 * float(np.log10(max(power, 1e-20))))
     return _Done(task, sha256, tuple(levels_dbfs))
+
+
+def silence(starts_s: Sequence[float]) -> str:
+    """What is wrong with a recording whose ten-second clips from ``starts_s`` on are silent, and what to do."""
+    shown = ", ".join(f"{start:g}" for start in starts_s[:10]) + (", ..." if len(starts_s) > 10 else "")
+    return f"It is silent for ten seconds from {shown} s on: was machine or microphone off? Cut that out."
 
 
 def _cut(waveform: NDArray[np.float32], start: int, speed: float) -> NDArray[np.float32]:

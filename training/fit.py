@@ -40,13 +40,14 @@ HISTORY_COLUMNS = ("epoch", "loss", "section_loss", "attribute_loss", "section_s
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """An embedder as it was after ``epoch``, with its heads' centres.
+    """An embedder as it was after ``epoch``, with its heads' centres; ``due``: when the schedule asked for it.
 
     ``weights``: the embedder's variables in Keras' order. ``centers``: by head class, (S, 128), L2-normalised.
     ``limited``: it waited for a scale that had reached its limit, or was taken less than ten epochs after that.
     """
 
     network: Network
+    due: int
     epoch: int
     limited: bool
     weights: tuple[NDArray[np.float32], ...]
@@ -198,6 +199,7 @@ def _train_epoch(
         losses.append(loss)
         advance(1)
     mean = np.mean(losses, axis=0)
+    _log.info("epoch %d: losses %s, AdaCos scales %s", epoch, mean.round(4).tolist(), np.round(scales, 3).tolist())
     by_head = mean[1:] if len(heads) > 1 else mean[:1]  # Keras names a lone output's loss only as the total
     attribute = (by_head[1], scales[1]) if len(heads) > 1 else (math.nan, math.nan)
     return np.array([epoch, mean[0], by_head[0], attribute[0], scales[0], attribute[1], limited], np.float64)
@@ -247,6 +249,7 @@ def load_snapshot(path: Path, network: Network) -> Snapshot:
 
         return Snapshot(
             network=network,
+            due=int(path.stem),
             epoch=int(saved["epoch"]),
             limited=bool(saved["limited"]),
             weights=weights,

@@ -101,7 +101,7 @@ def piped(content: bytes, size: int) -> bytes:
     return content[:position] + size.to_bytes(4, "little") + content[position + 4 :]
 
 
-@pytest.mark.parametrize("size", [0x7FFFFFFF, 0x80000000 - 36, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0x80000000 - 36, 0xFFFFFFFF])
 def test_a_wav_from_a_pipe_is_read_to_its_end(size: int) -> None:
     """arecord, ffmpeg and sox cannot know the length when they write the header."""
     assert decode(piped(encoded(tone()), size)).duration_s == 10.0
@@ -115,6 +115,15 @@ BAD_CLIPS = {
     "WAV header alone": (encoded(tone())[:44], errors.UndecodableAudio, "truncated"),
     "truncated FLAC": (encoded(tone(), container="FLAC")[:20_000], errors.UndecodableAudio, "whole"),
     "100 ms": (encoded(tone(0.1)), errors.ClipTooShort, "0.100 s"),
+    "truncated OGG": (
+        encoded(tone(), container="OGG", subtype="VORBIS")[:-10],
+        errors.UndecodableAudio,
+        "no last page",
+    ),
+    "OGG cut early": (encoded(tone(), container="OGG", subtype="VORBIS")[:5_000], errors.UndecodableAudio, "no last"),
+    "RF64": (encoded(tone(), container="RF64"), errors.NotAudio, "RF64 files are not accepted"),
+    "integers as floats": (encoded(30_000 * tone(), subtype="FLOAT"), errors.AudioError, "times full scale"),
+    "huge floats": (encoded(1e30 * tone(), subtype="FLOAT"), errors.AudioError, "Divide them"),
     "no samples": (encoded(tone(0.0)), errors.ClipTooShort, "no samples"),
     "61 s": (encoded(tone(61.0)), errors.ClipTooLong, "60 s"),
     "digital silence": (encoded(np.zeros(CLIP_SAMPLES)), errors.SilentClip, "microphone"),

@@ -86,7 +86,9 @@ def test_ready_is_said_of_two_sections_with_thirty_clips_each_and_target_clips(p
         ("00", 30, 0, 30),
         ("01", 31, 3, 30),
     ]
-    assert [s.smallest_false_alarm_rate for s in report.sections] == [1 / 31, 1 / 32]
+    assert [s.smallest_false_alarm_rate for s in report.sections] == [1 / 31, 1 / 31], (
+        "recordings count, not what they are cut into"
+    )
 
 
 def test_recordings_are_counted_by_section_domain_and_attribute(plant: Plant) -> None:
@@ -138,6 +140,17 @@ def test_48_khz_or_a_minute_is_a_note_and_no_obstacle(plant: Plant) -> None:
     assert report.verdict is Verdict.READY
     assert not report.errors
     assert [section.source_clips for section in report.sections] == [30, 30]
+
+
+def test_a_recording_that_is_silent_for_a_while_is_an_error(plant: Plant) -> None:
+    """Ten seconds of a machine that was off, in the middle of a minute; a challenge's clip ends before them."""
+    sound = noise(60.0, 7)
+    sound[20 * 16_000 : 41 * 16_000] = 0.0
+    long = plant.add(waveform=sound)
+    plant.add(waveform=sound[: 30 * 16_000], challenge=True)
+    [problem] = [one for one in plant.check().errors if one.kind is Kind.SILENT]
+    assert problem.where == str(long)
+    assert "from 20, 30 s on" in problem.detail
 
 
 def test_the_same_sound_is_found_in_another_container_and_across_splits(plant: Plant) -> None:
@@ -232,7 +245,7 @@ def test_what_limits_a_section_is_said(plant: Plant, source: int, of_one: bool, 
     limited, unlimited = report.sections
     assert [said in sentence for sentence in limited.advice] == [True]
     assert not unlimited.advice
-    assert (limited.smallest_false_alarm_rate is None) == (source == 1)
+    assert (limited.smallest_false_alarm_rate is None) == (source == 1 or of_one)
     assert report.verdict is Verdict.PROVISIONAL
     assert report.as_text().splitlines()[-1] == "usable, provisional: more recordings are needed for pump 00"
 

@@ -26,7 +26,7 @@ def trained_like_snapshot() -> Snapshot:
         elif variable.path.endswith(("gamma", "beta", "moving_mean", "bias")):
             variable.assign(random.normal(0.3, 0.5, variable.shape))
     weights = tuple(np.asarray(variable) for variable in embedder.variables)
-    return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, False, weights, {}, {})
+    return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, 400, False, weights, {}, {})
 
 
 def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:

@@ -240,6 +240,16 @@ def test_every_recording_that_cannot_be_used_is_named_and_the_others_are_kept(
     np.testing.assert_array_equal(store.log_mels, extract(recordings, tmp_path / "fresh").log_mels)
 
 
+def test_silence_inside_a_recording_is_no_normal_clip(tmp_path: Path) -> None:
+    """Nor a level of -200 dBFS that no clip could ever lie below."""
+    (recording,) = record(tmp_path / "sounds", 1, seconds=40.0, challenge=False)
+    sound = noise(40.0, 0)
+    sound[10 * 16_000 : 20 * 16_000] = 0.0
+    soundfile.write(recording.path, sound, 16_000, subtype="PCM_16")
+    with pytest.raises(DataError, match="silent for ten seconds from 10 s on"):
+        extract([recording], tmp_path / "work")
+
+
 def test_no_recordings_and_an_unreadable_header_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotTrainable):
         extract([], tmp_path / "work")

@@ -13,6 +13,7 @@ from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
 from tests.training.small import N_CLIPS, run_python, small_labels, small_recipe, small_store
 from training import fit
+from training.export import member_name
 from training.fit import (
     HISTORY_COLUMNS,
     LIMIT_PATIENCE,
@@ -166,7 +167,11 @@ def test_a_snapshot_that_waited_is_marked_and_so_is_the_network(
         small_store(), small_labels(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None
     )
     snapshots = [load_snapshot(path, NETWORK) for path in paths]
-    assert [(snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [(11, True), (11, True)]
+    assert [(snapshot.due, snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [
+        (2, 11, True),
+        (4, 11, True),
+    ]
+    assert len({member_name(snapshot) for snapshot in snapshots}) == 2, "each is a member of its own"
     assert limited_epochs(tmp_path) == 1
 
 
