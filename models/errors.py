@@ -26,7 +26,7 @@
     │   └── NotTrainable        they can, but nothing can be trained on them
     ├── DownloadError           a file of the challenge cannot be fetched, or is not what its record says
     │   ├── ServerUnreachable   nobody answers, or every connection is cut
-    │   └── ArchiveRefused      an archive holds what must not be unpacked
+    │   └── ArchiveRefused      an archive holds what must not be unpacked, or is damaged
     └── TrainingDiverged        NaN or infinity in the loss or the AdaCos scale
 
 HTTP lives in `service`, which maps this tree to status codes in one table.
@@ -165,7 +165,7 @@ class ServerUnreachable(DownloadError):
 
 
 class ArchiveRefused(DownloadError):
-    """An archive with entries that must not be unpacked: none of it has been."""
+    """An archive that is damaged, or has an entry that must not be unpacked: none of it has been."""
 
 
 class TrainingDiverged(EarwitnessError):

@@ -244,6 +244,7 @@ def test_killed_at_any_step_it_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         unpack(archive, place, keep=False, stopped=threading.Event())
         assert tree(out) == sorted(f"dev_data/{name}" for name in names)
         assert state_of(place, archive.file.md5) is State.UNPACKED
+        assert [path.name for path in place.archive.parent.iterdir()] == [place.marker.name]
     assert steps > 10
 
 

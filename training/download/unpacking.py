@@ -109,8 +109,8 @@ def unpack(archive: Archive, place: Place, *, keep: bool, stopped: threading.Eve
         _put_in_place(place.staging / folder, place.out / folder, place)
     if not keep:
         place.archive.unlink(missing_ok=True)
+    shutil.rmtree(place.staging, ignore_errors=True)  # nothing but empty folders, if an earlier run has not got there
     Marker(marker.md5, marker.folders, placed=True).write(place.marker)
-    shutil.rmtree(place.staging)
 
 
 def _put_in_place(staged: Path, final: Path, place: Place) -> None:

@@ -21,7 +21,7 @@ from models.errors import ArchiveRefused
 from training.recordings import is_clip_name
 
 MOST_SWELLING = 30
-"""Bytes unpacked for a byte of the archive. Noise recorded in 16 bit gives 1.2 to 1.5, lists of labels up to 10."""
+"""Bytes unpacked for a byte of the archive. Noise recorded in 16 bit gives 1.2 to 1.5, lists of labels 13."""
 
 _ENCRYPTED = 0x1
 _DOCUMENTS = frozenset({".csv", ".txt", ".md", ".pdf", ".html"})
