@@ -24,6 +24,9 @@
     ├── DeviceUnavailable       the device asked for cannot run the bundle
     ├── DataError               recordings or a manifest cannot be read as asked
     │   └── NotTrainable        they can, but nothing can be trained on them
+    ├── DownloadError           a file of the challenge cannot be fetched, or is not what its record says
+    │   ├── ServerUnreachable   nobody answers, or every connection is cut
+    │   └── ArchiveRefused      an archive holds what must not be unpacked, or is damaged
     └── TrainingDiverged        NaN or infinity in the loss or the AdaCos scale
 
 HTTP lives in `service`, which maps this tree to status codes in one table.
@@ -151,6 +154,18 @@ class DataError(EarwitnessError):
 
 class NotTrainable(DataError):
     """Readable recordings on which nothing can be trained."""
+
+
+class DownloadError(EarwitnessError):
+    """A file of the challenge that cannot be fetched, or is not what its record says."""
+
+
+class ServerUnreachable(DownloadError):
+    """A server that does not answer, or cuts every connection."""
+
+
+class ArchiveRefused(DownloadError):
+    """An archive that is damaged, or has an entry that must not be unpacked: none of it has been."""
 
 
 class TrainingDiverged(EarwitnessError):

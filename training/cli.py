@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import DataError, EarwitnessError
 from models.vocabulary import ThresholdRule
+from training.download.catalogue import API, RECORDS, Part
 from training.recipe import RECIPES, ScaleRule
 
 
@@ -26,6 +27,21 @@ def _parser() -> argparse.ArgumentParser:
         "--test-clips", type=int, default=10, help="normal and faulty clips a domain (default 10 each)"
     )
     synthesize.set_defaults(run=_synthesize)
+
+    download = commands.add_parser("download", help="fetch a year of the DCASE challenge (task 2) and unpack it")
+    download.add_argument("out", type=Path, metavar="OUT", help="a folder for that year alone; a stopped run resumes")
+    download.add_argument("--year", type=int, choices=sorted(RECORDS), required=True)
+    download.add_argument(
+        "--part", action="append", choices=list(Part), default=[], help="may be repeated; all by default"
+    )
+    download.add_argument(
+        "--machine-type", action="append", default=[], metavar="M", help="may be repeated; all by default"
+    )
+    download.add_argument("--jobs", type=_jobs, default=4, metavar="N", help="archives at once (default 4)")
+    download.add_argument("--keep-archives", action="store_true", help="leave them beside what they become")
+    download.add_argument("--dry-run", action="store_true", help="print licence, files and sizes, and stop")
+    download.add_argument("--api", default=API, metavar="URL", help=f"a mirror of the records API (default {API})")
+    download.set_defaults(run=_download)
 
     manifest = commands.add_parser("manifest", help="draft a manifest from a folder of your own recordings")
     manifest.add_argument("folder", type=Path, metavar="FOLDER")
@@ -95,6 +111,13 @@ def _workers(text: str) -> int:
     return workers
 
 
+def _jobs(text: str) -> int:
+    jobs = int(text)
+    if not 1 <= jobs <= 16:
+        raise argparse.ArgumentTypeError(f"{jobs} archives at once are no good: give 1 to 16")
+    return jobs
+
+
 def _names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine-type", metavar="M", help="where folder or manifest do not say it")
     parser.add_argument("--section", metavar="S", help="likewise")
@@ -124,6 +147,31 @@ def _synthesize(options: argparse.Namespace) -> int:
     }
     with tqdm(total=count_recordings(**shape), unit="clip", desc="synthesize") as bar:
         synthesize(options.out, seed=options.seed, advance=bar.update, **shape)
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.download.year import carry_out, describe_tree, make_plan
+
+    plan = make_plan(
+        options.year,
+        options.out,
+        parts=[Part(part) for part in options.part],
+        machine_types=options.machine_type,
+        jobs=options.jobs,
+        keep=options.keep_archives,
+        api=options.api,
+    )
+    print(plan.describe(), flush=True)  # the licence stands before the first byte
+    if options.dry_run:
+        plan.require_room()
+        return 0
+    total, initial = plan.total_bytes, plan.bytes_there
+    with tqdm(total=total, initial=initial, unit="B", unit_scale=True, desc="download") as bar:
+        carry_out(plan, advance=bar.update)
+    print(describe_tree(plan))
     return 0
 
 
