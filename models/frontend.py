@@ -6,8 +6,10 @@ filters are Slaney's, normalised to equal area. Every number that the paper leav
 and serving call the same function; there is no second front end.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import scipy.fft
@@ -15,6 +17,9 @@ from numpy.typing import NDArray
 
 N_FRAMES = 313
 N_MELS = 128
+
+_BLOCK_SAMPLES: Final = 1 << 16
+"""Samples that are transformed at a time: 256 kB, and as much again for their spectra."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,70 @@ def _frames(waveform: NDArray[np.float32], spec: LogMelSpec) -> NDArray[np.float
     return np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
 
 
+def windowed_powers(
+    frames: NDArray[np.float32], window: NDArray[np.float32]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """|Fourier transform|^2 of frames times a window, a block at a time: no more than a second-level cache holds.
+
+    The allocator also gives such blocks the same memory again and again; that of a whole clip costs a page fault for
+    each of its thousands of pages.
+
+    Parameters
+    ----------
+    frames : (n, ..., n_fft), of which overlapping frames may be a view.
+    window : (n_fft,)
+
+    Yields
+    ------
+    which of the n, and their powers, (some of n, ..., n_fft // 2 + 1) float32, not scaled.
+    """
+    block = max(1, _BLOCK_SAMPLES // frames[0].size)
+    windowed = np.empty((block, *frames.shape[1:]), np.float32)
+    for start in range(0, len(frames), block):
+        some = slice(start, start + block)
+        product = np.multiply(frames[some], window, out=windowed[: len(frames) - start])
+        spectra = scipy.fft.rfft(product, axis=-1)
+        yield some, spectra.real**2 + spectra.imag**2
+
+
+def power_spectrum(waveform: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
+    """The power |STFT|^2 of one waveform: what its log-mel and the statistics of its linear spectrum are made of.
+
+    Parameters
+    ----------
+    waveform : (samples,) float32 in [-1, 1] at ``spec.sample_rate_hz``.
+    spec : what to compute; None is the paper's.
+
+    Returns
+    -------
+    (1 + samples // 512, 513) float32, not scaled: a full-scale sine gives about 256^2.
+
+    Raises
+    ------
+    ValueError : for fewer samples than half a window, which cannot be reflected.
+    """
+    spec = spec or LogMelSpec()
+    if len(waveform) <= spec.n_fft // 2:
+        raise ValueError(f"{len(waveform)} samples are too few: more than {spec.n_fft // 2} are needed.")
+    window, _ = _constants(spec)
+    frames = _frames(waveform, spec)
+    power = np.empty((len(frames), spec.n_fft // 2 + 1), np.float32)
+    for some, own in windowed_powers(frames, window):
+        power[some] = own
+    return power
+
+
+def mel_decibels(power: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
+    """10 log10(max(floor, mel filters x power)): (frames, 513) of `power_spectrum` -> (frames, 128) float32 dB."""
+    spec = spec or LogMelSpec()
+    _, filters = _constants(spec)
+    decibels: NDArray[np.float32] = np.log10(np.maximum(power @ filters, np.float32(spec.floor)))
+    decibels *= np.float32(10.0)
+    return decibels
+
+
 def log_mel(waveforms: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
-    """Log-mel spectrograms in decibels: 10 log10(max(floor, mel filters x |STFT|^2)).
+    """Log-mel spectrograms in decibels: `mel_decibels` of the `power_spectrum` of each waveform.
 
     Parameters
     ----------
@@ -100,16 +167,10 @@ def log_mel(waveforms: NDArray[np.float32], spec: LogMelSpec | None = None) -> N
     ValueError : for fewer samples than half a window, which cannot be reflected.
     """
     spec = spec or LogMelSpec()
-    if waveforms.shape[-1] <= spec.n_fft // 2:
-        raise ValueError(f"{waveforms.shape[-1]} samples are too few: more than {spec.n_fft // 2} are needed.")
-    window, filters = _constants(spec)
     flat = np.asarray(waveforms, np.float32).reshape(-1, waveforms.shape[-1])
     decibels = np.empty((len(flat), 1 + flat.shape[-1] // spec.hop_length, spec.n_mels), np.float32)
     for one, out in zip(flat, decibels, strict=True):  # a clip at a time stays in the cache
-        spectrum = scipy.fft.rfft(_frames(one, spec) * window, axis=-1)
-        power = spectrum.real**2 + spectrum.imag**2
-        np.log10(np.maximum(power @ filters, np.float32(spec.floor)), out=out)
-    decibels *= np.float32(10.0)
+        out[:] = mel_decibels(power_spectrum(one, spec), spec)
     return decibels.reshape(*waveforms.shape[:-1], *decibels.shape[-2:])
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 from numpy.typing import NDArray
 
 from models.audio import CLIP_SAMPLES, decode
-from models.frontend import LogMelSpec, log_mel, mel_filters, temporal_maximum
+from models.frontend import LogMelSpec, log_mel, mel_decibels, mel_filters, power_spectrum, temporal_maximum
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings" / "dev_data"
 
@@ -77,6 +78,19 @@ def test_a_batch_is_its_clips_one_by_one() -> None:
     batch = log_mel(waveforms)
     assert batch.shape == (2, 3, 313, 128)
     np.testing.assert_array_equal(batch[1, 2], log_mel(waveforms[1, 2]))
+
+
+def test_blocks_of_frames_change_no_bit() -> None:
+    """All 313 frames transformed in one call give the very same power, and `log_mel` is its decibels."""
+    waveform = np.random.default_rng(4).normal(0, 0.1, CLIP_SAMPLES).astype(np.float32)
+    padded = np.pad(waveform, 512, mode="reflect")
+    frames = np.stack([padded[start : start + 1024] for start in range(0, CLIP_SAMPLES + 1, 512)])
+    spectrum = scipy.fft.rfft(frames * np.hanning(1024).astype(np.float32), axis=-1)
+    power = power_spectrum(waveform)
+    assert power.shape == (313, 513)
+    assert power.dtype == np.float32
+    np.testing.assert_array_equal(power, spectrum.real**2 + spectrum.imag**2)
+    np.testing.assert_array_equal(log_mel(waveform), mel_decibels(power))
 
 
 def test_silence_is_the_floor_and_nothing_is_below_it() -> None:
