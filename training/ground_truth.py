@@ -36,7 +36,7 @@ def read_ground_truth(folder: Path) -> GroundTruth:
     if not files:
         raise DataError(
             f"{folder} holds no ground_truth_<machine>_section_<NN>_<source|target>_test.csv. Name the folder with the "
-            "challenge's ground truth (Zenodo record 5257674)."
+            "challenge's ground truth; that of 2021 is Zenodo record 5257674."
         )
     truth: dict[Place, Mapping[str, Condition]] = {}
     for file in files:
