@@ -88,10 +88,21 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="the only maker of tables: score test recordings with a bundle")
-    evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
+    evaluate.add_argument("bundle", type=Path, metavar="BUNDLE", help="the system in question")
     _data(evaluate)
-    evaluate.add_argument("--json", type=Path, metavar="F", help="write every row as JSON")
-    evaluate.add_argument("--csv", type=Path, metavar="DIR", help="write the challenge's CSV files")
+    evaluate.add_argument(
+        "--beside", type=Path, action="append", default=[], metavar="BUNDLE", help="another bundle, on the same clips"
+    )
+    evaluate.add_argument(
+        "--baseline", type=Path, action="append", default=[], metavar="W", help="a baseline, by its work folder"
+    )
+    evaluate.add_argument(
+        "--ground-truth", type=Path, metavar="DIR", help="the challenge's labels of an evaluation set, CSV files"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="F", help="write every figure as JSON")
+    evaluate.add_argument(
+        "--csv", type=Path, metavar="DIR", help="write the challenge's CSV files, and what its evaluator makes of them"
+    )
     evaluate.set_defaults(run=_evaluate)
     return parser
 
@@ -222,18 +233,37 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from contextlib import ExitStack, closing
+
     from tqdm import tqdm
 
-    from training.evaluate import evaluate, test_recordings
+    from training.contenders import BundleContender
+    from training.evaluate import evaluate
+    from training.ground_truth import label_recordings, read_ground_truth
+    from training.official import write_csvs
+    from training.printed import as_text
+    from training.scored import Contender
+    from training.test_clips import test_recordings
 
     recordings = test_recordings(_recordings(options))
-    with tqdm(total=len(recordings), unit="clip", desc="evaluate", leave=False) as bar:
-        evaluation = evaluate(options.bundle, recordings, advance=bar.update)
-    print(evaluation.as_text(), flush=True)  # first: a place that cannot be written must not cost the table
+    if options.ground_truth:
+        recordings = label_recordings(recordings, read_ground_truth(options.ground_truth))
+    with ExitStack() as stack:
+        contenders: list[Contender] = [
+            stack.enter_context(closing(BundleContender(folder))) for folder in (options.bundle, *options.beside)
+        ]
+        if options.baseline:
+            from training.baselines import open_baseline  # type: ignore[import-not-found]
+
+            contenders += [stack.enter_context(closing(open_baseline(work))) for work in options.baseline]
+        total = len(recordings) * len(contenders)
+        with tqdm(total=total, unit="clip", desc="evaluate", leave=False) as bar:
+            evaluation = evaluate(contenders, recordings, advance=bar.update)
+    print(as_text(evaluation), flush=True)  # first: a place that cannot be written must not cost the table
     if options.json:
         evaluation.write_json(options.json)
     if options.csv:
-        evaluation.write_csvs(options.csv)
+        write_csvs(evaluation, options.csv)
     return 0
 
 

@@ -22,6 +22,9 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
 MAX_RECORDING_S = 3600.0
 """A plant's own recordings are decoded whole to be cut: longer ones belong in several files of one ``recording``."""
 
+Place = tuple[str, str, Domain]
+"""Machine type, section and domain: recordings that are calibrated and measured together."""
+
 AttributeClass = tuple[str, ...]
 """(machine type, text of the attribute), or (machine type, ``noAttribute``, section)."""
 
@@ -64,6 +67,11 @@ class Recording:
     def key(self) -> SectionKey:
         """Its section."""
         return SectionKey(self.machine_type, self.section)
+
+    @property
+    def place(self) -> Place:
+        """Its machine type, section and domain."""
+        return self.machine_type, self.section, self.domain
 
     @property
     def max_duration_s(self) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from models.vocabulary import Decision
 from training.progress import Advance
@@ -69,3 +69,12 @@ class Contender(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
+
+
+@runtime_checkable
+class Descended(Protocol):
+    """A contender that knows what it was made from, but for its seed: those of one lineage differ in the seed only."""
+
+    @property
+    def lineage(self) -> str:
+        """Equal for equal recipes on equal recordings."""

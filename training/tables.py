@@ -1,35 +1,40 @@
-"""What an evaluation found, as JSON, as the challenge's CSV files, and as a table to read.
+"""What an evaluation found, and its JSON; `training.printed` makes text of it, `training.official` CSV files.
 
-Figures are fractions from 0 to 1, in the table per cent; what the clips do not define is null, in the table a dash.
+Figures are fractions from 0 to 1; what the clips do not define is None, in the JSON null. Intervals are 95 %.
 """
 
-import csv
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from models.decision import decide
-from models.vocabulary import Decision, Domain
+from models.vocabulary import Domain
+from training.dcase2021 import DataSet
 from training.metrics import Interval, harmonic_mean, official_score
-from training.recordings import Recording
-from training.scored import PartKind, PartName, Scored, SystemName
+from training.recordings import Place
+from training.scored import PartKind, Scored, SystemName
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval; None where it is not defined, or nothing can be drawn."""
+
+    value: float | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The figures of one section and domain, clips of unknown condition left out.
+    """The figures of one system on one section and domain, clips of unknown condition left out.
 
-    ``auc_interval``, ``pauc_interval``: 95 %, from resampled recordings. ``false_alarm_interval``, ``hit_interval``:
-    95 %, exact for independent clips, too narrow where many are of one recording.
+    ``pauc`` is None for fewer than 20 normal clips; ``official_pauc`` is not: it enters the official score, as the
+    challenge defines that, and nothing else. For intervals recordings are what is independent, see
+    `training.resampling`.
     """
 
     system: SystemName
-    bundle: str
+    bundle: str | None
     recipe: str | None
     seed: int | None
     machine_type: str
@@ -45,6 +50,12 @@ class Row:
     hit_rate: float | None
     false_alarm_interval: Interval | None
     hit_interval: Interval | None
+    official_pauc: float | None
+
+    @property
+    def place(self) -> Place:
+        """Where it was measured."""
+        return self.machine_type, self.section, self.domain
 
 
 _BINDING = tuple(Row.__dataclass_fields__)[:15]
@@ -54,7 +65,7 @@ _PLACE = ("machine_type", "section", "domain")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """AUC and pAUC of one term or loss alone, of one section and domain."""
+    """AUC and pAUC of a term or of a sum of terms ("section + attribute"), or of one loss's members, of one place."""
 
     machine_type: str
     section: str
@@ -64,48 +75,166 @@ class Part:
     auc: float | None
     pauc: float | None
 
+    @property
+    def place(self) -> Place:
+        """Where it was measured."""
+        return self.machine_type, self.section, self.domain
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One figure for all groups: harmonic mean of AUCs and pAUCs, harmonic and arithmetic mean of AUCs alone."""
+
+    official_score: Estimate
+    harmonic_mean_auc: Estimate
+    mean_auc: Estimate
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """All that was measured; ``notes`` says what could not be."""
+class System:
+    """A contender and what was measured of it. ``label`` is unique among the systems of an evaluation.
 
+    ``rows``: one a group that any system can score, without figures where this one cannot.
+    """
+
+    label: str
+    name: SystemName
+    bundle: str | None
+    recipe: str | None
+    seed: int | None
+    lineage: str
     rows: tuple[Row, ...]
     parts: tuple[Part, ...]
     scored: tuple[Scored, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDifference:
+    """The first system's figures minus another's, of one place."""
+
+    machine_type: str
+    section: str
+    domain: Domain
+    auc: Estimate
+    pauc: Estimate
+
+    @property
+    def place(self) -> Place:
+        """Where both were measured."""
+        return self.machine_type, self.section, self.domain
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first system minus another, both on the same draws of the same clips; totals are over the shared groups."""
+
+    minuend: str
+    subtrahend: str
+    groups: tuple[GroupDifference, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Mean, least and greatest of a figure over seeds, and of how many."""
+
+    mean: float
+    min: float
+    max: float
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpread:
+    """One place's figures over the seeds; None where no seed has the figure."""
+
+    machine_type: str
+    section: str
+    domain: Domain
+    auc: Range | None
+    pauc: Range | None
+    false_alarm_rate: Range | None
+    hit_rate: Range | None
+
+    @property
+    def place(self) -> Place:
+        """Where they were measured."""
+        return self.machine_type, self.section, self.domain
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Contenders that differ in the seed only."""
+
+    system: SystemName
+    recipe: str | None
+    seeds: tuple[int, ...]
+    groups: tuple[GroupSpread, ...]
+    official_score: Range | None
+    harmonic_mean_auc: Range | None
+    mean_auc: Range | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All that was measured, the system in question first; ``notes`` says what could not be.
+
+    ``data_sets``: which machine types are DCASE 2021's own, so that the paper's figures may stand beside.
+    """
+
+    systems: tuple[System, ...]
+    differences: tuple[Difference, ...]
+    spread: tuple[Spread, ...]
+    data_sets: Mapping[DataSet, tuple[str, ...]]
     notes: tuple[str, ...]
 
-    def official_score(self) -> float | None:
-        """Harmonic mean of all AUCs and pAUCs."""
-        return official_score([row.auc for row in self.rows], [row.pauc for row in self.rows])
+    @property
+    def first(self) -> System:
+        """The system in question."""
+        return self.systems[0]
 
-    def mean_auc(self) -> float | None:
-        """Arithmetic mean of all AUCs."""
-        aucs = [row.auc for row in self.rows if row.auc is not None]
-        return float(np.mean(aucs)) if aucs else None
-
-    def harmonic_means(self) -> dict[str, Any]:
-        """Of all rows, of each domain, and of each machine type, there of both domains (Table 2) and each (Table 3)."""
-        machine_types = sorted({row.machine_type for row in self.rows})
-        return {
-            "official_score": self.official_score(),
-            **_means(self.rows),
-            "domains": _by_domain(self.rows),
-            "machine_types": {
-                name: {**_means(own), **_by_domain(own)}
-                for name in machine_types
-                for own in [[row for row in self.rows if row.machine_type == name]]
-            },
-        }
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Of all systems."""
+        return tuple(row for system in self.systems for row in system.rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: ``rows`` and ``harmonic_mean`` are the contract, what stands beside them adds detail."""
-        rows = [asdict(row) for row in self.rows]
         return {
-            "rows": [{name: row[name] for name in _BINDING} for row in rows],
-            "harmonic_mean": self.harmonic_means(),
-            "mean_auc": self.mean_auc(),
-            "rates": [{name: row[name] for name in (*_PLACE, "false_alarm_interval", "hit_interval")} for row in rows],
-            "parts": [asdict(part) for part in self.parts],
+            "rows": [{name: getattr(row, name) for name in _BINDING} for row in self.rows],
+            "harmonic_mean": means_of(self.first.rows),
+            "mean_auc": self.first.totals.mean_auc.value,
+            "systems": [
+                {
+                    **{name: getattr(system, name) for name in ("label", "bundle", "recipe", "seed")},
+                    "system": system.name,
+                    **_totals(system.totals),
+                    "harmonic_mean": means_of(system.rows),
+                    "groups": sum(row.auc is not None for row in system.rows),
+                }
+                for system in self.systems
+            ],
+            "differences": [
+                {
+                    "minuend": difference.minuend,
+                    "subtrahend": difference.subtrahend,
+                    **_totals(difference.totals),
+                    "groups": [_with_intervals(asdict(group)) for group in difference.groups],
+                }
+                for difference in self.differences
+            ],
+            "spread": [asdict(spread) for spread in self.spread],
+            "rates": [
+                {
+                    "label": system.label,
+                    **{name: getattr(row, name) for name in (*_PLACE, "false_alarm_interval", "hit_interval")},
+                }
+                for system in self.systems
+                for row in system.rows
+            ],
+            "parts": [{"label": system.label, **asdict(part)} for system in self.systems for part in system.parts],
+            "dcase2021": {data_set: list(names) for data_set, names in self.data_sets.items()},
             "notes": list(self.notes),
         }
 
@@ -114,73 +243,23 @@ class Evaluation:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
-    def write_csvs(self, folder: Path) -> None:
-        """Write the challenge's files: ``anomaly_score_*`` and ``decision_result_*``, a line a recording, no header.
 
-        A recording that was cut has the mean of its clips' scores, and the decision that this mean gives. Without a
-        threshold there is no file of decisions.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        groups: defaultdict[str, defaultdict[Recording, list[Scored]]] = defaultdict(lambda: defaultdict(list))
-        for clip in self.scored:
-            recording = clip.recording
-            name = f"{recording.machine_type}_section_{recording.section}_{recording.domain}_test.csv"
-            groups[name][recording].append(clip)
-        for name, recordings in sorted(groups.items()):
-            ordered = sorted(recordings.items())
-            scores = [(_name(one), float(np.mean([clip.anomaly_score for clip in clips]))) for one, clips in ordered]
-            _write_csv(folder / f"anomaly_score_{name}", scores)
-            decisions = [(_name(one), _decision(clips)) for one, clips in ordered]
-            if None not in {decision for _, decision in decisions}:
-                _write_csv(folder / f"decision_result_{name}", decisions)
+def means_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """Harmonic means of all rows, of each domain, and of each machine type, there of both domains and each.
 
-    def as_text(self) -> str:
-        """Tables for a terminal, with what each line's clips can support."""
-        lines = _columns(
-            ("machine type", "section", "domain", "normal", "anom.", "AUC", "pAUC", "false alarms", "hits"),
-            [
-                (
-                    row.machine_type,
-                    row.section,
-                    row.domain,
-                    str(row.normal),
-                    str(row.anomalous),
-                    _figure(row.auc, row.auc_interval),
-                    _figure(row.pauc, row.pauc_interval),
-                    _figure(row.false_alarm_rate, row.false_alarm_interval),
-                    _figure(row.hit_rate, row.hit_interval),
-                )
-                for row in self.rows
-            ],
-        )
-        means = self.harmonic_means()
-        lines += [
-            "",
-            f"per cent, 95 % intervals; official score {_figure(means['official_score'])} "
-            f"(harmonic means: AUC {_figure(means['auc'])}, pAUC {_figure(means['pauc'])}), "
-            f"mean AUC {_figure(self.mean_auc())}",
-        ]
-        if any(row.auc is not None for row in self.rows):
-            lines += ["", *_columns(("harmonic means", "domain", "AUC", "pAUC"), _mean_lines(means))]
-            labels = [f"{name} {kind}" for kind, name in self._part_names()]
-            lines += [
-                "",
-                *_columns(("AUC, pAUC of each part", "section", "domain", *labels), self._part_lines()),
-            ]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-    def _part_names(self) -> list[PartName]:
-        """Terms before losses, each in the order of its first appearance."""
-        return sorted(
-            dict.fromkeys((part.kind, part.name) for part in self.parts), key=lambda name: name[0], reverse=True
-        )
-
-    def _part_lines(self) -> list[tuple[str, ...]]:
-        found = {(part.machine_type, part.section, part.domain, part.kind, part.name): part for part in self.parts}
-        return [
-            (*place, *(_both(found.get((*place, *name))) for name in self._part_names()))
-            for place in dict.fromkeys((part.machine_type, part.section, part.domain) for part in self.parts)
-        ]
+    The official score is of all AUCs and pAUCs; a mean of pAUCs is of those that are shown.
+    """
+    machine_types = sorted({row.machine_type for row in rows})
+    return {
+        "official_score": official_score([row.auc for row in rows], [row.official_pauc for row in rows]),
+        **_means(rows),
+        "domains": _by_domain(rows),
+        "machine_types": {
+            name: {**_means(own), **_by_domain(own)}
+            for name in machine_types
+            for own in [[row for row in rows if row.machine_type == name]]
+        },
+    }
 
 
 def _means(rows: Iterable[Row]) -> dict[str, float | None]:
@@ -196,45 +275,16 @@ def _by_domain(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _mean_lines(means: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    entries = [
-        *means["machine_types"].items(),
-        ("all", {**means["domains"], "auc": means["auc"], "pauc": means["pauc"]}),
-    ]
-    return [
-        (name, domain, _figure(values["auc"]), _figure(values["pauc"]))
-        for name, entry in entries
-        for domain, values in [*((d.value, entry[d.value]) for d in Domain if d.value in entry), ("all", entry)]
-    ]
+def _totals(totals: Totals) -> dict[str, Any]:
+    return _with_intervals(asdict(totals))
 
 
-def _figure(value: float | None, interval: Interval | None = None) -> str:
-    """Per cent."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if interval is None else f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})")
-
-
-def _both(part: Part | None) -> str:
-    return "-" if part is None else f"{_figure(part.auc)}, {_figure(part.pauc)}"
-
-
-def _columns(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    table = [header, ["-" * width for width in widths], *lines]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
-def _name(recording: Recording) -> str:
-    """A challenge's files have names of their own; a plant's may share them between folders."""
-    return recording.path.name if recording.challenge else recording.path.as_posix()
-
-
-def _decision(clips: Sequence[Scored]) -> int | None:
-    decision = decide(float(np.mean([clip.decision_score for clip in clips])), clips[0].threshold)
-    return None if decision is None else int(decision is Decision.ANOMALOUS)
-
-
-def _write_csv(path: Path, lines: Iterable[tuple[str, float | int | None]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
+def _with_intervals(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each estimate as two entries, as a row has it: the figure under its name, and its interval."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            plain |= {name: value["value"], f"{name}_interval": value["interval"]}
+        else:
+            plain[name] = value
+    return plain

@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +21,16 @@ from models.encoder import Device
 from models.errors import DataError
 from models.vocabulary import Condition, Decision, Domain, SectionKey, Split
 from tests.models.tiny import FAN, VALVE, build_bundle, sound, with_canary
-from training import evaluate as evaluating
-from training.metrics import rate_interval
+from tests.training.told import ignore
+from training import test_clips
+from training.cli import main
+from training.contenders import BundleContender
+from training.evaluate import evaluate
+from training.official import write_csvs
+from training.printed import as_text
 from training.recordings import Recording
-from training.scored import PartKind
+from training.resampling import exact_interval
+from training.scored import PartKind, SystemName
 from training.tables import Evaluation, Row
 
 ROW_FIELDS = [
@@ -44,10 +52,6 @@ ROW_FIELDS = [
 ]
 """The contract of ``--json``."""
 NORMAL, ANOMALOUS = 6, 5
-
-
-def ignore(_: int) -> None:
-    """No bar."""
 
 
 def recording(path: Path, key: SectionKey, domain: Domain, condition: Condition | None, **other: bool) -> Recording:
@@ -107,9 +111,15 @@ def answers(bundle: Path, recordings: Sequence[Recording]) -> dict[Path, Assessm
 
 
 @pytest.fixture(scope="module")
-def evaluation(bundle: Path, recordings: Sequence[Recording]) -> Evaluation:
+def contender(bundle: Path) -> Iterator[BundleContender]:
+    with closing(BundleContender(bundle, device=Device.CPU)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def evaluation(contender: BundleContender, recordings: Sequence[Recording]) -> Evaluation:
     done: list[int] = []
-    found = evaluating.evaluate(bundle, recordings, advance=done.append, device=Device.CPU)
+    found = evaluate([contender], recordings, advance=done.append)
     assert sum(done) == len(recordings)
     return found
 
@@ -139,19 +149,20 @@ def test_rows_are_figures_of_the_detectors_answers(
         scores = [answers[one.path].anomaly_score for one in own]
         alarms = [answers[one.path].decision is Decision.ANOMALOUS for one in own]
         assert row.auc == pytest.approx(roc_auc_score(truth, scores))
-        assert row.pauc == pytest.approx(roc_auc_score(truth, scores, max_fpr=0.1))
+        assert row.official_pauc == pytest.approx(roc_auc_score(truth, scores, max_fpr=0.1))
+        assert row.pauc is None  # of six normal clips
         assert (row.normal, row.anomalous) == (NORMAL, ANOMALOUS)
         assert row.false_alarm_rate == pytest.approx(np.mean(alarms[:NORMAL]))
         assert row.hit_rate == pytest.approx(np.mean(alarms[NORMAL:]))
-        assert row.hit_interval == rate_interval(sum(alarms[NORMAL:]), ANOMALOUS)
+        assert row.hit_interval == exact_interval(sum(alarms[NORMAL:]), ANOMALOUS)
         assert row.auc_interval is not None
         assert row.auc is not None
         assert 0.0 <= row.auc_interval[0] <= row.auc <= row.auc_interval[1] <= 1.0
 
 
 def test_clips_scored_together_are_scored_as_alone(evaluation: Evaluation, answers: dict[Path, Assessment]) -> None:
-    assert len(evaluation.scored) == len(answers)
-    for clip in evaluation.scored:
+    assert len(evaluation.first.scored) == len(answers)
+    for clip in evaluation.first.scored:
         answer = answers[clip.recording.path]
         assert clip.anomaly_score == pytest.approx(answer.anomaly_score, rel=1e-4)
         assert clip.decision is answer.decision
@@ -159,7 +170,7 @@ def test_clips_scored_together_are_scored_as_alone(evaluation: Evaluation, answe
 
 def test_terms_and_losses_apart_add_up(evaluation: Evaluation) -> None:
     """The score is the sum of its terms and, for a machine type that all members score, of both losses."""
-    for clip in evaluation.scored:
+    for clip in evaluation.first.scored:
         terms = {name: value for (kind, name), value in clip.parts.items() if kind is PartKind.TERM}
         losses = {name: value for (kind, name), value in clip.parts.items() if kind is PartKind.LOSS}
         assert sum(terms.values()) == pytest.approx(clip.anomaly_score)
@@ -169,10 +180,14 @@ def test_terms_and_losses_apart_add_up(evaluation: Evaluation) -> None:
         source = clip.recording.domain is Domain.SOURCE
         expected = {"section", "attribute"} if source else {"section", "target"}
         assert set(terms) == (expected if fan else {*expected, "temporal_maximum"})
-    parts = {(part.machine_type, part.domain, part.name) for part in evaluation.parts}
+    parts = {(part.machine_type, part.domain, part.name) for part in evaluation.first.parts}
     assert {("fan", Domain.TARGET, "target"), ("fan", Domain.SOURCE, "both heads")} <= parts
     assert ("valve", Domain.SOURCE, "temporal_maximum") in parts
-    assert all(part.auc is not None and part.pauc is not None for part in evaluation.parts)
+    assert {part.name for part in evaluation.first.parts if part.machine_type == "valve"} >= {
+        "section + attribute",
+        "attribute + temporal_maximum",
+    }
+    assert all(part.auc is not None for part in evaluation.first.parts)
 
 
 def test_json_has_the_fields_of_the_contract(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -185,20 +200,26 @@ def test_json_has_the_fields_of_the_contract(evaluation: Evaluation, tmp_path: P
         assert row["recipe"] == "tiny"
         assert row["seed"] is None
     means = found["harmonic_mean"]
-    areas = [row[name] for row in found["rows"] for name in ("auc", "pauc")]
+    areas = [area for row in evaluation.rows for area in (row.auc, row.official_pauc) if area is not None]
     assert means["official_score"] == pytest.approx(len(areas) / sum(1 / area for area in areas))
-    assert means["machine_types"]["fan"]["target"]["auc"] == pytest.approx(found["rows"][1]["auc"])
+    assert means["machine_types"]["fan"]["target"] == {"auc": pytest.approx(found["rows"][1]["auc"]), "pauc": None}
+    assert set(means) == {"official_score", "auc", "pauc", "domains", "machine_types"}
     assert found["mean_auc"] == pytest.approx(np.mean(areas[::2]))
+    assert found["parts"][0] == {
+        "label": "earwitness",
+        **{name: found["rows"][0][name] for name in ("machine_type", "section", "domain")},
+        **{name: getattr(evaluation.first.parts[0], name) for name in ("kind", "name", "auc", "pauc")},
+    }
 
 
 def test_csv_files_are_the_challenges(evaluation: Evaluation, answers: dict[Path, Assessment], tmp_path: Path) -> None:
     """A line a recording, no header; decisions are 0 and 1."""
-    evaluation.write_csvs(tmp_path)
+    write_csvs(evaluation, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{kind}_{name}_test.csv"
         for kind in ("anomaly_score", "decision_result")
         for name in ("fan_section_00_source", "fan_section_00_target", "valve_section_line-3.b_source")
-    }
+    } | {"result.csv"}
     by_name = {path.name: answer for path, answer in answers.items()}
     for name in ("fan_section_00_target", "valve_section_line-3.b_source"):
         with (tmp_path / f"anomaly_score_{name}_test.csv").open() as file:
@@ -213,48 +234,48 @@ def test_csv_files_are_the_challenges(evaluation: Evaluation, answers: dict[Path
 
 
 def test_text_shows_every_row_and_the_official_score(evaluation: Evaluation) -> None:
-    text = evaluation.as_text()
+    text = as_text(evaluation)
     lines = text.splitlines()
     assert lines[2].startswith("fan")
     assert lines[4].split()[:3] == ["valve", "line-3.b", "source"]
-    score = evaluation.official_score()
+    score = evaluation.first.totals.official_score.value
     assert score is not None
-    assert f"official score {100 * score:.1f}" in text
-    assert "temporal_maximum term" in text
-    assert "both heads loss" in text
+    assert re.search(rf"official score +{100 * score:.1f} \(", text)
+    assert "earwitness by term" in text
+    assert "earwitness by loss" in text
 
 
 def test_without_anomalies_there_are_false_alarms_with_their_interval(
-    bundle: Path, recordings: Sequence[Recording], tmp_path: Path
+    contender: BundleContender, recordings: Sequence[Recording], tmp_path: Path
 ) -> None:
     """A plant's normal case: nothing is broken, so there is no AUC, and evaluation succeeds."""
     normal = [one for one in recordings if one.condition is Condition.NORMAL]
-    evaluation = evaluating.evaluate(bundle, normal, advance=ignore, device=Device.CPU)
+    evaluation = evaluate([contender], normal, advance=ignore)
     row = row_of(evaluation, FAN)
     assert (row.auc, row.pauc, row.auc_interval, row.pauc_interval, row.hit_rate) == (None,) * 5
     assert row.false_alarm_rate is not None
-    assert row.false_alarm_interval == rate_interval(round(row.false_alarm_rate * NORMAL), NORMAL)
+    assert row.false_alarm_interval == exact_interval(round(row.false_alarm_rate * NORMAL), NORMAL)
     evaluation.write_json(tmp_path / "table.json")
     found = json.loads((tmp_path / "table.json").read_text())
     assert found["rows"][0]["auc"] is None
     assert found["harmonic_mean"]["official_score"] is None
     assert found["rates"][0]["false_alarm_interval"] == pytest.approx(row.false_alarm_interval)
-    assert "official score -" in evaluation.as_text()
+    assert "official score" not in as_text(evaluation)
 
 
 def test_unlabelled_recordings_are_scored_and_not_counted(
-    bundle: Path, recordings: Sequence[Recording], tmp_path: Path
+    contender: BundleContender, recordings: Sequence[Recording], tmp_path: Path
 ) -> None:
     """An evaluation set without its labels still gives the challenge's files."""
     unlabelled = [replace(one, condition=None) for one in recordings[:3]]
-    evaluation = evaluating.evaluate(bundle, unlabelled, advance=ignore, device=Device.CPU)
+    evaluation = evaluate([contender], unlabelled, advance=ignore)
     row = row_of(evaluation, FAN)
     assert (row.normal, row.anomalous, row.false_alarm_rate) == (0, 0, None)
-    evaluation.write_csvs(tmp_path)
+    write_csvs(evaluation, tmp_path)
     assert len((tmp_path / "anomaly_score_fan_section_00_source_test.csv").read_text().splitlines()) == 3
 
 
-def test_a_plants_long_recordings_count_as_consecutive_clips(bundle: Path, tmp_path: Path) -> None:
+def test_a_plants_long_recordings_count_as_consecutive_clips(contender: BundleContender, tmp_path: Path) -> None:
     """25 s are two clips, as in training; the resampling of recordings takes both; a file is one line of the CSV."""
     made = [
         recording(
@@ -267,49 +288,144 @@ def test_a_plants_long_recordings_count_as_consecutive_clips(bundle: Path, tmp_p
         for condition in Condition
         for number in range(2)
     ]
-    evaluation = evaluating.evaluate(bundle, made, advance=ignore, device=Device.CPU)
+    evaluation = evaluate([contender], made, advance=ignore)
     row = row_of(evaluation, FAN)
     assert (row.normal, row.anomalous) == (4, 4)
     assert row.auc == pytest.approx(0.5)  # the very same sounds under both labels
-    evaluation.write_csvs(tmp_path / "csv")
+    write_csvs(evaluation, tmp_path / "csv")
     lines = (tmp_path / "csv" / "anomaly_score_fan_section_00_source_test.csv").read_text().splitlines()
     assert len(lines) == 4
-    first = [clip.anomaly_score for clip in evaluation.scored if clip.recording.path == made[0].path]
+    first = [clip.anomaly_score for clip in evaluation.first.scored if clip.recording.path == made[0].path]
     (line,) = [line for line in lines if line.startswith(made[0].path.as_posix())]
     assert float(line.split(",")[-1]) == pytest.approx(np.mean(first))
 
 
 def test_a_recording_that_cannot_be_decoded_is_named(
-    bundle: Path, recordings: Sequence[Recording], tmp_path: Path
+    contender: BundleContender, recordings: Sequence[Recording], tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(recordings[0].path.read_bytes()[:1000])
     given = [*recordings[:3], recording(broken, FAN, Domain.SOURCE, Condition.NORMAL)]
     with pytest.raises(DataError, match=r"broken\.wav cannot be scored: The clip is truncated"):
-        evaluating.evaluate(bundle, given, advance=ignore, device=Device.CPU)
+        evaluate([contender], given, advance=ignore)
 
 
-def test_what_the_bundle_cannot_score_is_left_out_with_a_note(bundle: Path, recordings: Sequence[Recording]) -> None:
+def test_what_the_bundle_cannot_score_is_left_out_with_a_note(
+    contender: BundleContender, recordings: Sequence[Recording]
+) -> None:
     """Another machine's recordings, and target recordings of a section without target clips."""
     foreign = replace(recordings[0], machine_type="pump")
     unadapted = replace(recordings[-1], domain=Domain.TARGET)
     done: list[int] = []
     given = [foreign, unadapted, *recordings[:3]]
-    evaluation = evaluating.evaluate(bundle, given, advance=done.append, device=Device.CPU)
+    evaluation = evaluate([contender], given, advance=done.append)
     assert sum(done) == len(given)
-    assert len(evaluation.scored) == 3
-    assert [note.split(":")[0] for note in evaluation.notes] == ["pump 00", "valve line-3.b"]
-    assert row_of(evaluation, VALVE, Domain.TARGET).auc is None
-    assert "note: pump 00: 1 test recordings left out" in evaluation.as_text()
+    assert len(evaluation.first.scored) == 3
+    assert evaluation.notes[:2] == (
+        "1 test recordings of pump 00 source left out: the bundle does not know the machine type, only fan, valve.",
+        "1 test recordings of valve line-3.b target left out: the bundle has no target clips there.",
+    )
+    assert [row.place for row in evaluation.rows] == [("fan", "00", Domain.SOURCE)]
+    assert f"note: {evaluation.notes[0]}" in as_text(evaluation)
 
 
-def test_a_bundle_that_can_score_nothing_is_refused(bundle: Path, recordings: Sequence[Recording]) -> None:
-    with pytest.raises(DataError, match=r"none of the 1 test recordings.*fan 00, valve line-3\.b"):
-        evaluating.evaluate(bundle, [replace(recordings[0], section="09")], advance=ignore)
+def test_a_bundle_that_can_score_nothing_is_refused(
+    contender: BundleContender, recordings: Sequence[Recording]
+) -> None:
+    with pytest.raises(
+        DataError, match=r"none of the 1 test recordings.*the bundle does not know the section, only 00"
+    ):
+        evaluate([contender], [replace(recordings[0], section="09")], advance=ignore)
 
 
 def test_training_recordings_are_not_evaluated(recordings: Sequence[Recording]) -> None:
     training = replace(recordings[0], split=Split.TRAIN)
-    assert evaluating.test_recordings([training, *recordings[1:]]) == list(recordings[1:])
+    assert test_clips.test_recordings([training, *recordings[1:]]) == list(recordings[1:])
     with pytest.raises(DataError, match="None of the 1 recordings is for testing"):
-        evaluating.test_recordings([training])
+        test_clips.test_recordings([training])
+
+
+def test_two_bundles_are_measured_on_the_same_clips(
+    contender: BundleContender, bundle: Path, recordings: Sequence[Recording], tmp_path: Path
+) -> None:
+    """A bundle beside itself: the same figures to the bit, no difference, and all of it in the JSON."""
+    done: list[int] = []
+    with closing(BundleContender(bundle, device=Device.CPU)) as other:
+        evaluation = evaluate([contender, other], recordings, advance=done.append)
+    assert sum(done) == 2 * len(recordings)
+    first, second = evaluation.systems
+    assert (first.label, second.label) == ("earwitness", "earwitness (2)")
+    assert first.rows == second.rows
+    assert first.totals == second.totals
+    evaluation.write_json(tmp_path / "table.json")
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert len(found["rows"]) == 6
+    assert [system["label"] for system in found["systems"]] == ["earwitness", "earwitness (2)"]
+    system = found["systems"][0]
+    assert system["system"] == "earwitness"
+    assert system["bundle"] == found["rows"][0]["bundle"]
+    assert system["official_score"] == pytest.approx(found["harmonic_mean"]["official_score"])
+    assert system["harmonic_mean"] == found["harmonic_mean"]
+    assert system["mean_auc"] == found["mean_auc"]
+    low, high = system["official_score_interval"]
+    assert low < system["official_score"] < high
+    (difference,) = found["differences"]
+    assert (difference["minuend"], difference["subtrahend"]) == ("earwitness", "earwitness (2)")
+    assert (difference["official_score"], difference["official_score_interval"]) == (0.0, [0.0, 0.0])
+    assert difference["groups"][0] == {
+        **{name: found["rows"][0][name] for name in ("machine_type", "section", "domain")},
+        "auc": 0.0,
+        "auc_interval": [0.0, 0.0],
+        "pauc": None,
+        "pauc_interval": None,
+    }
+    assert found["spread"] == []
+    assert found["dcase2021"] == {}
+
+
+def test_a_lineage_is_what_a_bundle_was_made_from_but_for_its_seed(tmp_path: Path) -> None:
+    """Another seed is the same lineage; another recipe or other recordings are not."""
+    tiny = with_canary(build_bundle())
+    made: dict[str, dict[str, dict[str, object]]] = {
+        "one": {"recipe": {"name": "tiny", "seed": 0}},
+        "seed": {"recipe": {"name": "tiny", "seed": 1}},
+        "recipe": {"recipe": {"name": "tiny", "seed": 0, "scale": "fixed"}},
+        "data": {"recipe": {"name": "tiny", "seed": 0}, "training_data": {"clips": 99}},
+    }
+    lineages = {}
+    for name, change in made.items():
+        write_bundle(tmp_path / name, replace(tiny, manifest=tiny.manifest.model_copy(update=change)))
+        with closing(BundleContender(tmp_path / name, device=Device.CPU)) as opened:
+            assert (opened.name, opened.recipe) == (SystemName.EARWITNESS, "tiny")
+            assert opened.seed == change["recipe"]["seed"]
+            lineages[name] = opened.lineage
+    assert lineages["one"] == lineages["seed"]
+    assert len({lineages[name] for name in ("one", "recipe", "data")}) == 3
+
+
+def test_an_evaluation_set_and_its_ground_truth_by_the_command(
+    bundle: Path, recordings: Sequence[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names that carry no label, the challenge's labels beside, two bundles: text, JSON and both systems' files."""
+    folder, truth = tmp_path / "eval_data" / "fan" / "source_test", tmp_path / "truth"
+    folder.mkdir(parents=True)
+    truth.mkdir()
+    lines = []
+    own = [one for one in recordings if (one.key, one.domain) == (FAN, Domain.SOURCE)]
+    for number, one in enumerate(own):
+        name = f"section_00_source_test_{number:04d}.wav"
+        (folder / name).symlink_to(one.path)
+        lines.append(f"{name},{int(one.condition is Condition.ANOMALY)}\n")
+    (truth / "ground_truth_fan_section_00_source_test.csv").write_text("".join(lines))
+    given = ["evaluate", str(bundle), str(tmp_path / "eval_data"), "--json", str(tmp_path / "table.json")]
+    assert main(given) == 0
+    assert "11 test recordings are scored and not counted" in capsys.readouterr().out
+    given += ["--ground-truth", str(truth), "--beside", str(bundle), "--csv", str(tmp_path / "csv")]
+    assert main(given) == 0
+    assert "earwitness minus earwitness (2)" in capsys.readouterr().out
+    row = json.loads((tmp_path / "table.json").read_text())["rows"][0]
+    assert (row["normal"], row["anomalous"]) == (NORMAL, ANOMALOUS)
+    for place in (tmp_path / "csv", tmp_path / "csv" / "earwitness-2"):
+        with (place / "result.csv").open(newline="") as file:
+            (line,) = [line for line in csv.reader(file) if line[:2] == ["00", "source"]]
+        assert [float(cell) for cell in (line[2], line[5])] == pytest.approx([row["auc"], row["hit_rate"]])

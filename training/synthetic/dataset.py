@@ -97,6 +97,11 @@ def synthesize(
         _make(folder, machine_type, _plan(machine_type, names, train_clips, target_clips, test_clips), seed, advance)
 
 
+def is_generated(path: Path) -> bool:
+    """Whether a recording stands in a tree that `synthesize` made: its faults are told beside ``dev_data``."""
+    return len(path.parents) > 3 and (path.parents[3] / "faults" / f"{path.parents[1].name}.csv").exists()
+
+
 def _plan(
     machine_type: str, sections: Sequence[str], train_clips: int, target_clips: int, test_clips: int
 ) -> Iterator[_Recording]:

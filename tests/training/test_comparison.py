@@ -1,0 +1,261 @@
+"""Systems beside each other, with told scores: totals, differences against a plain loop, the spread over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from models.vocabulary import Condition, Domain
+from tests.training.told import Told, ignore, noisy, recording, recordings, scores
+from training.evaluate import evaluate
+from training.metrics import Interval, harmonic_mean, official_score
+from training.recordings import Recording
+from training.resampling import Draws, interval
+from training.scored import Contender, SystemName
+from training.tables import Evaluation, System
+
+NORMAL, ANOMALOUS = 30, 25
+GIVEN = [
+    *recordings(NORMAL, ANOMALOUS),
+    *recordings(NORMAL, ANOMALOUS, domain=Domain.TARGET),
+    *recordings(8, 20, machine_type="pump"),
+]
+"""Two places with enough normal clips for a pAUC, and one without."""
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain loop over a thousand draws would take minutes."""
+    monkeypatch.setattr("training.resampling.RESAMPLES", 80)
+
+
+def of(*contenders: Contender, given: Sequence[Recording] = GIVEN) -> Evaluation:
+    return evaluate(contenders, given, advance=ignore)
+
+
+def ours(seed: int = 0, **other: object) -> Told:
+    """A system whose scores share the noise 1 with every other, and have their own."""
+    return replace(Told(noisy(2.0, 1, 10 + seed), recipe="told", seed=seed), **other)  # type: ignore[arg-type]
+
+
+FLOOR = Told(noisy(1.4, 1, 20), name=SystemName.FLOOR)
+
+
+def drawn_areas(system: System, max_fpr: float | None) -> np.ndarray:
+    """AUCs or pAUCs by scikit-learn of every draw and place, of clips that are really repeated: (places, draws)."""
+    found = []
+    for row in system.rows:
+        own = [clip for clip in system.scored if clip.recording.place == row.place]
+        kinds = []
+        for condition in Condition:
+            clips = [clip for clip in own if clip.recording.condition is condition]
+            names = [clip.recording.recording for clip in clips]
+            draws = Draws.of(names, *row.place, condition)
+            assert draws is not None
+            kinds.append((scores(clips, condition), draws.weights(names).astype(int)))
+        (normal, normal_counts), (anomalous, anomalous_counts) = kinds
+        found.append(
+            [
+                roc_auc_score(
+                    np.repeat([0, 1], [counts.sum(), others.sum()]),
+                    np.concatenate([np.repeat(normal, counts), np.repeat(anomalous, others)]),
+                    max_fpr=max_fpr,
+                )
+                for counts, others in zip(normal_counts, anomalous_counts, strict=True)
+            ]
+        )
+    return np.array(found)
+
+
+def width(found: Interval | None) -> float:
+    assert found is not None
+    return found[1] - found[0]
+
+
+def test_a_difference_is_that_of_the_same_draws() -> None:
+    """Against a plain loop that repeats clips as they are drawn, and asks scikit-learn of both systems each time."""
+    evaluation = of(ours(), FLOOR)
+    (found,) = evaluation.differences
+    first, other = evaluation.systems
+    aucs = drawn_areas(first, None), drawn_areas(other, None)
+    paucs = drawn_areas(first, 0.1), drawn_areas(other, 0.1)
+    assert [group.place for group in found.groups] == [row.place for row in first.rows]
+    for place, group in enumerate(found.groups):
+        assert group.auc.value == pytest.approx(first.rows[place].auc - other.rows[place].auc)  # type: ignore[operator]
+        assert group.auc.interval == pytest.approx(interval(aucs[0][place] - aucs[1][place]))
+        if group.machine_type == "pump":
+            assert (group.pauc.value, group.pauc.interval) == (None, None)
+        else:
+            assert group.pauc.interval == pytest.approx(interval(paucs[0][place] - paucs[1][place]))
+    official, means = (
+        [len(areas) / (1 / areas).sum(axis=0) for areas in both]
+        for both in ([np.concatenate(pair) for pair in zip(aucs, paucs, strict=True)], aucs)
+    )
+    assert found.totals.official_score.interval == pytest.approx(interval(official[0] - official[1]))
+    assert found.totals.harmonic_mean_auc.interval == pytest.approx(interval(means[0] - means[1]))
+    assert found.totals.mean_auc.interval == pytest.approx(interval(aucs[0].mean(axis=0) - aucs[1].mean(axis=0)))
+
+
+def test_figures_have_the_intervals_of_their_draws() -> None:
+    """Rows and totals alike."""
+    (system,) = of(ours()).systems
+    aucs, paucs = drawn_areas(system, None), drawn_areas(system, 0.1)
+    for place, row in enumerate(system.rows):
+        assert row.auc_interval == pytest.approx(interval(aucs[place]))
+        shown = row.normal >= 20
+        assert row.pauc_interval == (pytest.approx(interval(paucs[place])) if shown else None)
+    both = np.concatenate([aucs, paucs])
+    assert system.totals.official_score.interval == pytest.approx(interval(len(both) / (1 / both).sum(axis=0)))
+    assert system.totals.mean_auc.interval == pytest.approx(interval(aucs.mean(axis=0)))
+
+
+def test_totals_are_those_of_the_rows() -> None:
+    """The official score counts the pAUC that is not shown for want of normal clips."""
+    (system,) = of(ours()).systems
+    aucs, paucs = [row.auc for row in system.rows], [row.official_pauc for row in system.rows]
+    assert [row.pauc for row in system.rows] == [*paucs[:2], None]
+    assert system.totals.official_score.value == pytest.approx(official_score(aucs, paucs))
+    assert system.totals.harmonic_mean_auc.value == pytest.approx(harmonic_mean(aucs))
+    assert system.totals.mean_auc.value == pytest.approx(np.mean([auc for auc in aucs if auc is not None]))
+
+
+def test_identical_systems_do_not_differ_at_all() -> None:
+    """Not by rounding, not in one draw."""
+    (found,) = of(ours(), ours()).differences
+    for one in (*(group.auc for group in found.groups), found.totals.official_score, found.totals.mean_auc):
+        assert (one.value, one.interval) == (0.0, (0.0, 0.0))
+
+
+def test_exchanged_systems_differ_by_the_opposite() -> None:
+    (one,), (other,) = of(ours(), FLOOR).differences, of(FLOOR, ours()).differences
+    assert (one.minuend, one.subtrahend) == (other.subtrahend, other.minuend)
+    for there, back in zip(one.groups, other.groups, strict=True):
+        assert there.auc.value == -back.auc.value  # type: ignore[operator]
+        assert there.auc.interval is not None
+        assert back.auc.interval is not None
+        assert there.auc.interval == pytest.approx((-back.auc.interval[1], -back.auc.interval[0]))
+
+
+def test_pairing_beats_independent_intervals_of_systems_that_hear_the_same() -> None:
+    """Scores that share most of their noise: the paired interval is less than half of what independent draws give."""
+    alike = noisy(1.2, 1)
+    with_noise = Told(lambda one, clip: alike(one, clip) + 0.3 * noisy(0.2, 2)(one, clip))
+    evaluation = of(with_noise, Told(alike, name=SystemName.FLOOR))
+    (found,) = evaluation.differences
+    first, second = (drawn_areas(system, None) for system in evaluation.systems)
+    shuffled = np.random.default_rng(0).permutation(second.shape[1])
+    for place, group in enumerate(found.groups):
+        independent = interval(first[place] - second[place][shuffled])
+        assert width(group.auc.interval) < 0.5 * width(independent)
+    assert width(found.totals.mean_auc.interval) < 0.5 * width(
+        interval(first.mean(axis=0) - second.mean(axis=0)[shuffled])
+    )
+
+
+def test_a_group_that_a_contender_lacks_is_noted_and_left_out() -> None:
+    """Its row is there without figures; differences and their totals are over the shared groups, and say so."""
+    lacking = replace(FLOOR, lacking={("fan", Domain.TARGET): "the floor has never heard it"})
+    evaluation = of(ours(), lacking)
+    first, other = evaluation.systems
+    assert [row.place for row in first.rows] == [row.place for row in other.rows]
+    missing = other.rows[1]
+    assert (missing.domain, missing.normal, missing.auc, missing.false_alarm_rate) == (Domain.TARGET, 0, None, None)
+    (found,) = evaluation.differences
+    assert [group.place for group in found.groups] == [first.rows[0].place, first.rows[2].place]
+    shared = [first.rows[0], first.rows[2]]
+    mean = np.mean([row.auc for row in shared]) - other.totals.mean_auc.value  # type: ignore[operator]
+    assert found.totals.mean_auc.value == pytest.approx(mean)
+    told = "floor: 55 test recordings of fan 00 target left out: the floor has never heard it."
+    assert told in evaluation.notes
+    assert "floor: its means are over 2 of 3 groups; the differences are over shared groups." in evaluation.notes
+
+
+def test_one_recording_of_a_group_that_is_lacking_is_the_whole_group() -> None:
+    """Otherwise two systems would be measured on different clips under one name."""
+
+    class Choosy(Told):
+        def lacks(self, one: Recording) -> str | None:
+            return "too loud" if one == GIVEN[3] else None
+
+    evaluation = of(ours(), Choosy(noisy(1.0, 3), name=SystemName.FLOOR))
+    assert [row.normal for row in evaluation.systems[1].rows] == [0, NORMAL, 8]
+
+
+def test_a_single_recording_of_a_kind_has_no_interval() -> None:
+    """Neither have the totals it stands in: what it would be with another recording, nobody knows."""
+    given = [*GIVEN, *recordings(1, 20, machine_type="valve")]
+    evaluation = of(ours(), FLOOR, given=given)
+    row = evaluation.first.rows[-1]
+    assert row.auc is not None
+    assert row.auc_interval is None
+    assert evaluation.first.totals.mean_auc.interval is None
+    assert evaluation.differences[0].totals.mean_auc.interval is None
+    assert evaluation.differences[0].groups[0].auc.interval is not None
+    (note,) = [note for note in evaluation.notes if "one recording" in note]
+    assert note.startswith("All clips that are normal are of one recording at valve 00 source: ")
+
+
+def test_seeds_are_summarised() -> None:
+    """Mean, least, greatest and number, by group and for the totals, of contenders that differ in the seed only."""
+    evaluation = of(ours(0), ours(3), FLOOR, ours(7), ours(1, recipe="other"))
+    (found,) = evaluation.spread
+    assert (found.system, found.recipe, found.seeds) == (SystemName.EARWITNESS, "told", (0, 3, 7))
+    systems = [evaluation.systems[place] for place in (0, 1, 3)]
+    for place, group in enumerate(found.groups):
+        aucs = [system.rows[place].auc for system in systems]
+        assert group.auc is not None
+        assert (group.auc.min, group.auc.max, group.auc.seeds) == (min(aucs), max(aucs), 3)  # type: ignore[type-var]
+        assert group.auc.mean == pytest.approx(np.mean(aucs))  # type: ignore[arg-type]
+        assert group.false_alarm_rate is not None
+    assert found.groups[2].pauc is None
+    official = [system.totals.official_score.value for system in systems]
+    assert found.official_score is not None
+    assert found.official_score.mean == pytest.approx(np.mean(official))  # type: ignore[arg-type]
+    assert (found.official_score.min, found.official_score.max) == (min(official), max(official))  # type: ignore[type-var]
+
+
+def test_one_seed_has_no_spread() -> None:
+    """Nor has the same seed twice."""
+    assert of(ours(0), ours(0), FLOOR).spread == ()
+
+
+def test_a_lineage_of_its_own_is_not_a_seed() -> None:
+    """Of the same name of recipe, but trained on other recordings: it tells so."""
+
+    class Descendant(Told):
+        lineage = "other recordings"
+
+    assert of(ours(0), Descendant(noisy(2.0, 1), recipe="told", seed=5)).spread == ()
+
+
+def test_labels_are_what_tells_systems_apart() -> None:
+    contenders = [ours(0), FLOOR, ours(1), ours(1, bundle="b" * 64), ours(2, recipe="other"), ours(0)]
+    assert [system.label for system in of(*contenders).systems] == [
+        "earwitness told seed 0",
+        "floor",
+        "earwitness told seed 1 no bundle",
+        "earwitness told seed 1 bbbbbbbb",
+        "earwitness other seed 2",
+        "earwitness told seed 0 (2)",
+    ]
+
+
+def test_a_contender_that_scores_other_clips_is_found() -> None:
+    """A second cut of the same recordings would be measured as though it were the same."""
+    with pytest.raises(ValueError, match="floor scored other clips of fan 00 source"):
+        of(ours(), replace(FLOOR, clips=2))
+
+    class Deaf(Told):
+        def score(self, given, advance):  # type: ignore[no-untyped-def]
+            return super().score(given[1:], advance)
+
+    with pytest.raises(ValueError, match="earwitness scored other clips of fan 00 source"):
+        of(Deaf(noisy(1.0, 1)))
+
+
+def test_unlabelled_recordings_are_counted_in_a_note() -> None:
+    given = [*GIVEN, recording(0, None, section="03")]
+    (note,) = [note for note in of(ours(), given=given).notes if "not told" in note]
+    assert note.startswith("1 test recordings are scored and not counted")

@@ -1,0 +1,77 @@
+"""Labels of an evaluation set, whose names do not tell."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.errors import DataError
+from models.vocabulary import Condition, Domain
+from tests.training.told import recording
+from training.ground_truth import label_recordings, read_ground_truth
+
+NAME = "ground_truth_fan_section_03_source_test.csv"
+GIVEN = [recording(number, None, section="03") for number in range(3)]
+LINES = "".join(f"section_03_source_test_{number:04d}.wav,{number % 2}\n" for number in range(3))
+
+
+def write(folder: Path, content: str = LINES, name: str = NAME) -> Path:
+    (folder / name).write_text(content)
+    return folder
+
+
+def test_names_are_joined_with_their_condition(tmp_path: Path) -> None:
+    truth = read_ground_truth(write(tmp_path))
+    assert set(truth) == {("fan", "03", Domain.SOURCE)}
+    expected = [Condition.NORMAL, Condition.ANOMALY, Condition.NORMAL]
+    assert [one.condition for one in label_recordings(GIVEN, truth)] == expected
+
+
+def test_a_set_converted_to_flac_is_the_same_set(tmp_path: Path) -> None:
+    converted = [replace(one, path=one.path.with_suffix(".flac")) for one in GIVEN]
+    labelled = label_recordings(converted, read_ground_truth(write(tmp_path)))
+    assert [one.condition for one in labelled] == [Condition.NORMAL, Condition.ANOMALY, Condition.NORMAL]
+
+
+def test_windows_files_are_read(tmp_path: Path) -> None:
+    """A byte-order mark and carriage returns, as spreadsheets leave them."""
+    (tmp_path / NAME).write_bytes(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode())
+    assert label_recordings(GIVEN, read_ground_truth(tmp_path))[1].condition is Condition.ANOMALY
+
+
+def test_other_sections_are_left_as_they_are(tmp_path: Path) -> None:
+    """A folder may hold development and evaluation set."""
+    labelled = recording(0, Condition.ANOMALY, section="00")
+    assert label_recordings([labelled, *GIVEN], read_ground_truth(write(tmp_path)))[0] is labelled
+
+
+def test_a_name_that_contradicts_the_ground_truth_is_refused(tmp_path: Path) -> None:
+    odd = replace(GIVEN[0], condition=Condition.ANOMALY)
+    with pytest.raises(DataError, match=r"0000\.wav is called anomaly and the ground truth says normal"):
+        label_recordings([odd], read_ground_truth(write(tmp_path)))
+
+
+def test_a_recording_that_the_ground_truth_does_not_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"0009\.wav: the ground truth of fan 03 source does not name it"):
+        label_recordings([recording(9, None, section="03")], read_ground_truth(write(tmp_path)))
+
+
+def test_the_ground_truth_of_another_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tells nothing of these 1 test recordings: it is of fan 03"):
+        label_recordings([recording(0, None, section="05")], read_ground_truth(write(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("other.csv", LINES, "holds no ground_truth_"),
+        ("ground_truth_fan_03.csv", LINES, "is not named as DCASE 2021 names it"),
+        (NAME, "a.wav,0\nb.wav,2\n", r"line 2: 'b.wav,2' is not a file name and 0 \(normal\) or 1 \(anomaly\)"),
+        (NAME, "a.wav\n", "line 1: 'a.wav' is not a file name and"),
+        (NAME, "a.wav,0\na.wav,1\n", "line 2: 'a.wav' comes twice"),
+    ],
+)
+def test_what_is_no_ground_truth_is_refused(tmp_path: Path, name: str, content: str, words: str) -> None:
+    """With file, line and value."""
+    with pytest.raises(DataError, match=words):
+        read_ground_truth(write(tmp_path, content, name))

@@ -1,0 +1,159 @@
+"""A bundle as a contender: its scores are `models.detector.Detector`'s, terms and thresholds included, as served."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.audio import Clip
+from models.detector import Detector
+from models.encoder import Device
+from models.scoring import score_section
+from models.systems import Features
+from models.vocabulary import Domain, LossChoice, SectionKey
+from training.progress import Advance
+from training.recordings import Recording
+from training.scored import PartKind, PartName, Scored, SystemName
+from training.test_clips import CutClip, ahead, read_clips
+
+BATCH_WINDOWS = 32
+"""Windows that are encoded together."""
+
+_SHOWN_NAMES = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Analysed:
+    """A clip on its way to the networks."""
+
+    cut: CutClip
+    features: Features
+
+
+class BundleContender:
+    """A bundle on its device, see `training.scored.Contender`.
+
+    Parameters
+    ----------
+    folder : the bundle's.
+    device : where the networks run.
+
+    Raises
+    ------
+    BundleError, DeviceUnavailable : where the bundle cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, device: Device = Device.AUTO) -> None:
+        self._detector = Detector.load(folder, device=device)
+        manifest = self._detector.bundle.manifest
+        name, seed = manifest.recipe.get("name"), manifest.recipe.get("seed")
+        self.name = SystemName.EARWITNESS
+        self.bundle: str | None = self._detector.bundle.id
+        self.recipe = name if isinstance(name, str) else None
+        self.seed = seed if isinstance(seed, int) else None
+        keys = self._detector.sections
+        self._known = frozenset(keys)
+        self._adapted = frozenset(key for key in keys if self._detector.bundle_target(key) is not None)
+
+    @property
+    def lineage(self) -> str:
+        """Every choice of the recipe but its seed, and the sections, attributes and numbers of clips trained on."""
+        manifest = self._detector.bundle.manifest
+        told: dict[str, Any] = {
+            "recipe": {name: value for name, value in manifest.recipe.items() if name != "seed"},
+            "clips": {name: manifest.training_data.get(name) for name in ("clips", "recordings", "contrast_clips")},
+            "machine_types": manifest.model_dump(mode="json", include={"machine_types"}),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def lacks(self, recording: Recording) -> str | None:
+        """Why this recording cannot be scored: its section is not the bundle's, or has no target clips."""
+        if recording.key not in self._known:
+            machine_types = self._detector.bundle.manifest.machine_types
+            if recording.machine_type not in machine_types:
+                return f"the bundle does not know the machine type, only {_listed(machine_types)}"
+            sections = machine_types[recording.machine_type].sections
+            return f"the bundle does not know the section, only {_listed(sections)}"
+        if recording.domain is Domain.TARGET and recording.key not in self._adapted:
+            return "the bundle has no target clips there"
+        return None
+
+    def score(self, recordings: Sequence[Recording], advance: Advance) -> Iterator[Scored]:
+        """Decode and analyse in threads, a few recordings ahead; encode the windows of several clips together."""
+        waiting: list[_Analysed] = []
+        ready = 0
+        for analysed in ahead(self._analyse, sorted(recordings, key=lambda recording: recording.machine_type)):
+            if waiting and waiting[0].cut.recording.machine_type != analysed[0].cut.recording.machine_type:
+                yield from self._assess(waiting)
+                waiting = []
+            waiting += analysed
+            ready += 1
+            if sum(len(one.features.log_mels) for one in waiting) >= BATCH_WINDOWS:
+                yield from self._assess(waiting)
+                advance(ready)
+                waiting, ready = [], 0
+        yield from self._assess(waiting)
+        advance(ready)
+
+    def close(self) -> None:
+        """Give back the threads."""
+        self._detector.close()
+
+    def _analyse(self, recording: Recording) -> list[_Analysed]:
+        return [_Analysed(cut, self._detector.analyse(cut.clip)) for cut in read_clips(recording, self._decode)]
+
+    def _decode(self, path: Path, max_clip_s: float) -> Clip:
+        return self._detector.decode(path, max_clip_s=max_clip_s)
+
+    def _assess(self, analysed: Sequence[_Analysed]) -> Iterator[Scored]:
+        """Encode clips of one machine type together, and assess each."""
+        if not analysed:
+            return
+        log_mels = np.concatenate([one.features.log_mels for one in analysed])
+        embeddings = self._detector.encode(log_mels, analysed[0].cut.recording.machine_type)
+        first = 0
+        for one in analysed:
+            own = embeddings[first : first + len(one.features.log_mels)]
+            first += len(own)
+            key, domain = one.cut.recording.key, one.cut.recording.domain
+            assessment = self._detector.assess(key, domain, one.cut.clip, one.features, own)
+            terms = [system.terms for system in assessment.systems.values()]
+            parts = {
+                (PartKind.TERM, name): value for term in terms for name, value in term.items() if value is not None
+            }
+            yield Scored(
+                recording=one.cut.recording,
+                start_s=one.cut.start_s,
+                anomaly_score=assessment.anomaly_score,
+                decision_score=assessment.decision_score,
+                threshold=assessment.threshold,
+                decision=assessment.decision,
+                parts={**parts, **self._losses(key, domain, one.features, own)},
+            )
+
+    def _losses(
+        self, key: SectionKey, domain: Domain, features: Features, embeddings: NDArray[np.float32]
+    ) -> Mapping[PartName, float]:
+        """Anomaly scores of the members of each loss apart, of those that score the machine type (Table 4)."""
+        model = self._detector.bundle.sections[key]
+        places: defaultdict[LossChoice, list[int]] = defaultdict(list)
+        for place, member in enumerate(self._detector.members_of(key.machine_type)):
+            places[self._detector.bundle.manifest.members[member].heads].append(place)
+        scores = {}
+        for loss, own in places.items():
+            part = replace(model, members=tuple(model.members[place] for place in own))
+            terms = score_section(part, embeddings[:, own], features.t_max, domain)
+            scores[PartKind.LOSS, loss.value] = float(np.mean(terms.anomaly_score))
+        return scores
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - _SHOWN_NAMES
+    return ", ".join(ordered[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
