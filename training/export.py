@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from training.fit import Snapshot
+from training.recipe import ServedWeights
 from training.storage import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -29,8 +30,9 @@ TOLERANCE = 1e-4
 
 
 def member_name(snapshot: Snapshot) -> str:
-    """Names a member in the manifest and its file: network and snapshot epoch."""
-    return f"{snapshot.network.name}-e{snapshot.epoch:04d}"
+    """Names a member in the manifest and its file: network and snapshot epoch, and the weights if not the last."""
+    averaged = "-average" if snapshot.served is ServedWeights.AVERAGE else ""
+    return f"{snapshot.network.name}-e{snapshot.epoch:04d}{averaged}"
 
 
 def export_embedder(

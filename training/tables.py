@@ -136,7 +136,7 @@ class Evaluation:
 
     def as_text(self) -> str:
         """Tables for a terminal, with what each line's clips can support."""
-        lines = _columns(
+        lines = columns(
             ("machine type", "section", "domain", "normal", "anom.", "AUC", "pAUC", "false alarms", "hits"),
             [
                 (
@@ -161,11 +161,11 @@ class Evaluation:
             f"mean AUC {_figure(self.mean_auc())}",
         ]
         if any(row.auc is not None for row in self.rows):
-            lines += ["", *_columns(("harmonic means", "domain", "AUC", "pAUC"), _mean_lines(means))]
+            lines += ["", *columns(("harmonic means", "domain", "AUC", "pAUC"), _mean_lines(means))]
             labels = [f"{name} {kind}" for kind, name in self._part_names()]
             lines += [
                 "",
-                *_columns(("AUC, pAUC of each part", "section", "domain", *labels), self._part_lines()),
+                *columns(("AUC, pAUC of each part", "section", "domain", *labels), self._part_lines()),
             ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -219,7 +219,8 @@ def _both(part: Part | None) -> str:
     return "-" if part is None else f"{_figure(part.auc)}, {_figure(part.pauc)}"
 
 
-def _columns(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal, its columns aligned."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     table = [header, ["-" * width for width in widths], *lines]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
