@@ -21,7 +21,8 @@ from models.decision import Calibration
 from models.errors import BundleFormatError
 from models.frontend import N_MELS
 from models.mixtures import Mixture
-from models.scoring import MemberModel, SectionModel
+from models.references import REFERENCE_ARRAYS, References
+from models.scoring import MemberModel, Normality, SectionModel
 from models.unpickling import dumps, loads
 from models.vocabulary import Domain, SectionKey, ThresholdRule
 
@@ -97,9 +98,9 @@ def decode_section(content: bytes, path: Path, n_members: int) -> SectionModel:
         temporal = value["temporal_maximum"]
         members = tuple(
             MemberModel(
-                section=Mixture.from_arrays(member["section"]),
+                section=_normality(member["section"]),
                 attributes=_mixtures(member["attributes"]),
-                target=None if member["target"] is None else Mixture.from_arrays(member["target"]),
+                target=None if member["target"] is None else _normality(member["target"]),
             )
             for member in value["members"]
         )
@@ -192,8 +193,13 @@ def decode_canary(content: bytes, path: Path) -> Canary:
         raise _malformed(path, "canary", error) from error
 
 
-def _arrays(mixture: Mixture) -> dict[str, NDArray[Any]]:
-    return {name: np.asarray(value, order="C") for name, value in sorted(mixture.to_arrays().items())}
+def _arrays(normality: Normality) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(value, order="C") for name, value in sorted(normality.to_arrays().items())}
+
+
+def _normality(arrays: Mapping[str, NDArray[Any]]) -> Normality:
+    """References name themselves by their arrays; all else must be a mixture."""
+    return References.from_arrays(arrays) if set(arrays) == set(REFERENCE_ARRAYS) else Mixture.from_arrays(arrays)
 
 
 def _named(mixtures: Mapping[str, Mixture]) -> dict[str, dict[str, NDArray[Any]]]:

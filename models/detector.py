@@ -29,9 +29,9 @@ from models.errors import (
 )
 from models.frontend import log_mel, temporal_maximum
 from models.manifest import FILE_NAME
-from models.mixtures import Mixture, clip_mixture
-from models.scoring import decision_score, score_section
+from models.scoring import Normality, decision_score, score_section
 from models.systems import SYSTEMS, Features, System, SystemScores
+from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey, ThresholdRule
 
 CANARY_TOLERANCE: Final = 1e-4
@@ -44,11 +44,11 @@ MAX_TARGET_CLIPS: Final = 50
 class TargetModel:
     """What a section's target-domain clips say: those the bundle was trained with, or those registered since.
 
-    ``mixtures``: one a member, a component a clip. ``calibration``: of the first term over these clips.
-    ``lowest_level_dbfs``: the quietest clip's level, None where it is not known.
+    ``mixtures``: one a member, a component a clip; or references, each clip one. ``calibration``: of the first term
+    over these clips. ``lowest_level_dbfs``: the quietest clip's level, None where it is not known.
     """
 
-    mixtures: tuple[Mixture, ...]
+    mixtures: tuple[Normality, ...]
     calibration: Calibration
     lowest_level_dbfs: float | None
 
@@ -152,8 +152,12 @@ class Detector:
             raise TargetClipsError(
                 f"{len(embeddings)} target clips were given; {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS} are needed."
             )
-        mixtures = tuple(clip_mixture(embeddings[:, member]) for member in range(embeddings.shape[1]))
-        terms = score_section(self.bundle.sections[key], embeddings, None, Domain.TARGET, mixtures)
+        model, synthetic = self.bundle.sections[key], self.bundle.manifest.target_smote
+        mixtures = tuple(
+            target_normality(member.section, x, synthetic=synthetic)
+            for member, x in zip(model.members, np.moveaxis(embeddings, 1, 0), strict=True)
+        )
+        terms = score_section(model, embeddings, None, Domain.TARGET, mixtures)
         percentile = self.bundle.calibrations[key, Domain.SOURCE].calibration.percentile
         calibration = Calibration.from_scores(decision_score(terms, Domain.TARGET), ThresholdRule.PAPER, percentile)
         return TargetModel(mixtures, calibration, min(levels_dbfs))
@@ -252,7 +256,7 @@ class Detector:
 
     def _reference(
         self, key: SectionKey, domain: Domain, target: TargetModel | None
-    ) -> tuple[Calibration, float | None, tuple[Mixture, ...] | None]:
+    ) -> tuple[Calibration, float | None, tuple[Normality, ...] | None]:
         """What a clip is compared with: calibration scores, the lowest normal level, target mixtures."""
         if domain is Domain.SOURCE:
             calibrated = self.bundle.calibrations[key, domain]

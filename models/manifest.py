@@ -117,7 +117,10 @@ class MachineTypeEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """Everything a bundle says of itself. ``files``: relative path -> SHA-256, filled in when it is written."""
+    """Everything a bundle says of itself. ``files``: relative path -> SHA-256, filled in when it is written.
+
+    ``target_smote``: how many synthetic clips join the target clips of a section, trained or registered.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     name: str | None = None
@@ -128,6 +131,7 @@ class Manifest(_Entry):
     machine_types: dict[Name, MachineTypeEntry] = Field(min_length=1)
     systems: tuple[str, ...] = Field(default=("adacos_resnet",), min_length=1)
     fusion: str | None = None
+    target_smote: int = Field(default=0, ge=0)
     recipe: dict[str, JsonValue]
     training_data: dict[str, JsonValue]
     versions: dict[str, str]

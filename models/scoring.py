@@ -4,6 +4,10 @@ Conventions: an embedding x has d = 128 dimensions and is L2-normalised; every t
 nats, float64, higher is more anomalous. P(. | ., k) is the weighted likelihood of component k, and components are
 searched for their maximum, never summed. A term of a member is (clips,); an ensemble's are sums over its members.
 The paper's 2.6 calls Eq. (2) "Eq. (1)" and Eq. (3) "Eq. (2)"; the numbers here are those beside the equations.
+
+Where a member has references in place of mixtures, a term is a distance and not in nats: its section term is that to
+the nearest of the section's references, it has no attribute term, and its target term is what target clips that are
+nearer take off, 0 or less, so that in the target domain the nearest of all counts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,30 +18,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.mixtures import Mixture
+from models.references import References
 from models.vocabulary import Domain
 
 Floats = NDArray[np.floating[Any]]
 
+Normality = Mixture | References
+"""What normal clips are like, for one member."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberModel:
-    """One member's mixtures of one section s.
+    """One member's mixtures of one section s, or its references.
 
-    ``section``: P(. | s, k). ``attributes``: P(. | a, k) for each a in a(s), the attributes present in the section.
-    ``target``: P(. | X_target(s), k), None where the section has no target clips.
+    ``section``: P(. | s, k). ``attributes``: P(. | a, k) for each a in a(s), the attributes present in the section;
+    none beside references. ``target``: P(. | X_target(s), k), None where the section has no target clips.
 
     Raises
     ------
-    ValueError : without any attribute mixture. Clips without an attribute make one of their own.
+    ValueError : for mixtures without any of an attribute (clips without an attribute make one of their own), and where
+        mixtures and references are mixed.
     """
 
-    section: Mixture
+    section: Normality
     attributes: Mapping[str, Mixture]
-    target: Mixture | None
+    target: Normality | None
 
     def __post_init__(self) -> None:
-        if not self.attributes:
-            raise ValueError("A section has at least one attribute mixture, that of its clips without attribute.")
+        if isinstance(self.section, Mixture) != bool(self.attributes):
+            raise ValueError(
+                "A section has at least one attribute mixture, that of its clips without attribute; with references "
+                "it has none."
+            )
+        if self.target is not None and type(self.target) is not type(self.section):
+            raise ValueError("The target clips of a section are modelled in its own way: mixtures or references.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,18 +92,18 @@ class Terms:
 
 
 def section_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
-    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k). ``x``: (clips, d)."""
-    return -_best(member.section, x)
+    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k), or the nearest reference. ``x``: (clips, d)."""
+    return _distance(member.section, x)
 
 
 def attribute_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
     """Eq. (2), second term: -max_k max_{a in a(s(x))} ln P(x | a, k). ``x``: (clips, d)."""
-    return -_best_of(member.attributes, x)
+    return _distance_to_any(member.attributes, x)
 
 
-def target_term(target: Mixture, x: Floats) -> NDArray[np.float64]:
-    """Eq. (3), second term: -max_k ln P(x | X_target(s(x)), k). ``x``: (clips, d)."""
-    return -_best(target, x)
+def target_term(target: Normality, x: Floats) -> NDArray[np.float64]:
+    """Eq. (3), second term: -max_k ln P(x | X_target(s(x)), k), or the nearest reference. ``x``: (clips, d)."""
+    return _distance(target, x)
 
 
 def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats) -> NDArray[np.float64]:
@@ -97,7 +111,7 @@ def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats
 
     ``t_max``: (clips, 128), the maximum over time of the standardised log-mel spectrogram.
     """
-    return -_best_of(temporal_maximum, t_max)
+    return _distance_to_any(temporal_maximum, t_max)
 
 
 def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> Terms:
@@ -114,21 +128,22 @@ def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) 
         temporal_maximum = len(model.members) * temporal_maximum_term(model.temporal_maximum, t_max)
     return Terms(
         section=_sum(section_term(member, x) for member, x in by_member),
-        attribute=_sum(attribute_term(member, x) for member, x in by_member),
+        attribute=_sum(attribute_term(member, x) for member, x in by_member) if model.members[0].attributes else None,
         temporal_maximum=temporal_maximum,
     )
 
 
-def target_terms(model: SectionModel, embeddings: Floats, target: Sequence[Mixture]) -> Terms:
+def target_terms(model: SectionModel, embeddings: Floats, target: Sequence[Normality]) -> Terms:
     """Eq. (3), Z_target, summed over the members (2.5).
 
-    ``embeddings``: (clips, members, d). ``target``: each member's mixture of the target clips.
+    ``embeddings``: (clips, members, d). ``target``: each member's mixture of the target clips, or references.
     """
-    by_member = list(zip(model.members, np.moveaxis(embeddings, 1, 0), target, strict=True))
-    return Terms(
-        section=_sum(section_term(member, x) for member, x, _ in by_member),
-        target=_sum(target_term(mixture, x) for _, x, mixture in by_member),
-    )
+    section, nearer = [], []
+    for member, x, own in zip(model.members, np.moveaxis(embeddings, 1, 0), target, strict=True):
+        section.append(section_term(member, x))
+        distance = target_term(own, x)
+        nearer.append(np.minimum(0.0, distance - section[-1]) if isinstance(own, References) else distance)
+    return Terms(section=_sum(section), target=_sum(nearer))
 
 
 def score_section(
@@ -136,7 +151,7 @@ def score_section(
     embeddings: Floats,
     t_max: Floats | None,
     domain: Domain,
-    target: Sequence[Mixture] | None = None,
+    target: Sequence[Normality] | None = None,
 ) -> Terms:
     """The terms of clips of one section and domain.
 
@@ -144,7 +159,7 @@ def score_section(
     ----------
     embeddings : (clips, members, d), L2-normalised.
     t_max : (clips, 128), or None where the model has no temporal maxima or the domain is target.
-    target : registered target mixtures, one a member, in place of those the model was trained with.
+    target : registered target clips' mixtures or references, one a member, in place of those trained with.
 
     Raises
     ------
@@ -178,16 +193,18 @@ def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
     return terms.anomaly_score if domain is Domain.SOURCE else terms.section
 
 
-def _best(mixture: Mixture, x: Floats) -> NDArray[np.float64]:
-    """max_k ln P(x | ., k), (clips,)."""
-    best: NDArray[np.float64] = mixture.weighted_log_likelihoods(x).max(axis=1)
-    return best
+def _distance(normality: Normality, x: Floats) -> NDArray[np.float64]:
+    """-max_k ln P(x | ., k), or the distance to the nearest reference, (clips,)."""
+    if isinstance(normality, References):
+        return normality.distances(x)
+    best: NDArray[np.float64] = normality.weighted_log_likelihoods(x).max(axis=1)
+    return -best
 
 
-def _best_of(mixtures: Mapping[str, Mixture], x: Floats) -> NDArray[np.float64]:
-    """max_a max_k ln P(x | a, k), (clips,)."""
-    best: NDArray[np.float64] = np.max([_best(mixture, x) for mixture in mixtures.values()], axis=0)
-    return best
+def _distance_to_any(mixtures: Mapping[str, Mixture], x: Floats) -> NDArray[np.float64]:
+    """-max_a max_k ln P(x | a, k), (clips,)."""
+    least: NDArray[np.float64] = np.min([_distance(mixture, x) for mixture in mixtures.values()], axis=0)
+    return least
 
 
 def _sum(terms: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:

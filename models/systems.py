@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.mixtures import Mixture
-from models.scoring import decision_score, score_section
+from models.scoring import Normality, decision_score, score_section
 from models.vocabulary import Domain, SectionKey
 
 
@@ -49,7 +48,7 @@ class System(Protocol):
         domain: Domain,
         features: Features,
         embeddings: NDArray[np.float32],
-        target: Sequence[Mixture] | None,
+        target: Sequence[Normality] | None,
     ) -> SystemScores:
         """Score the windows of a clip; ``target`` (a mixture a member) is given with domain target only."""
 
@@ -66,7 +65,7 @@ class AdacosResnet:
         domain: Domain,
         features: Features,
         embeddings: NDArray[np.float32],
-        target: Sequence[Mixture] | None,
+        target: Sequence[Normality] | None,
     ) -> SystemScores:
         """Score the windows of a clip by Eqs. (2) to (4)."""
         terms = score_section(self._sections[key], embeddings, features.t_max, domain, target)

@@ -80,12 +80,14 @@ def assemble_bundle(
         training = TrainingSet(
             clips=[clips[i] for i in own], embeddings=embeddings[own][:, used], t_max=np.stack(maxima)
         )
-        centers = [_centers(members[i][0]) for i in used]
+        centers = [class_centers(members[i][0]) for i in used]
         fitted = fit_sections(
             training,
             centers,
             temporal_maximum_types=recipe.temporal_maximum,
             regularisation=recipe.regularisation,
+            backend=recipe.backend,
+            target_smote=recipe.target_smote,
             seed=seed,
             advance=advance,
         )
@@ -100,6 +102,8 @@ def assemble_bundle(
             percentile=recipe.percentile,
             temporal_maximum_types=recipe.temporal_maximum,
             regularisation=recipe.regularisation,
+            backend=recipe.backend,
+            target_smote=recipe.target_smote,
             seed=seed,
             advance=advance,
         )
@@ -144,7 +148,7 @@ def canary_waveforms() -> NDArray[np.float32]:
     return np.stack([hum + noise[0], clicks + 0.3 * hum + noise[1]]).astype(np.float32)
 
 
-def _centers(snapshot: Snapshot) -> MemberCenters:
+def class_centers(snapshot: Snapshot) -> MemberCenters:
     """The class centres of a snapshot by section and by attribute class; contrast classes have no section."""
     return MemberCenters(
         sections={SectionKey(*names): c for names, c in snapshot.section_centers.items() if len(names) == 2},
@@ -198,15 +202,16 @@ def _manifest(
                 sections={
                     key.section: SectionEntry(
                         domains=tuple(domain for domain in Domain if (key, domain) in calibrations),
-                        attributes=tuple(sorted(model.members[0].attributes)),
+                        attributes=_attributes(clips, key),
                         clips=ClipCounts(**{domain.value: _count(clips, key, domain) for domain in Domain}),
                     )
-                    for key, model in sections.items()
+                    for key in sections
                     if key.machine_type == machine_type
                 },
             )
             for machine_type in sorted({key.machine_type for key in sections})
         },
+        target_smote=recipe.target_smote,
         recipe={**recipe.as_json(), "seed": seed},
         training_data=dict(training_data),
         versions={"python": platform.python_version(), **_versions()},
@@ -215,6 +220,12 @@ def _manifest(
 
 def _count(clips: Sequence[TrainingClip], key: SectionKey, domain: Domain) -> int:
     return sum((clip.recording.key, clip.recording.domain) == (key, domain) for clip in clips)
+
+
+def _attributes(clips: Sequence[TrainingClip], key: SectionKey) -> tuple[str, ...]:
+    """Those of the section's source clips."""
+    own = (clip.recording for clip in clips if clip.recording.key == key)
+    return tuple(sorted({recording.attribute_name for recording in own if recording.domain is Domain.SOURCE}))
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The back end: mixtures of every section from the embeddings of the training clips (paper 2.4).
+"""The back end: mixtures or references of every section from the embeddings of the training clips (paper 2.4).
 
 Conventions: arrays are aligned by row with the training clips, and by their second axis with the members. Only clips at
 their own speed enter a mixture; contrast copies belong to the networks' training alone. Mixtures of an attribute class
@@ -13,12 +13,18 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
-from models.mixtures import REGULARISATION, Mixture, clip_mixture, fit_mixture
-from models.scoring import MemberModel, SectionModel
+from models.encoder import l2_normalised
+from models.mixtures import REGULARISATION, Mixture, fit_mixture
+from models.references import References, refer_to
+from models.scoring import MemberModel, Normality, SectionModel
+from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
 from training.features import TrainingClip
 from training.progress import Advance
+from training.recipe import Backend
 from training.recordings import AttributeClass
 
 _log = logging.getLogger(__name__)
@@ -28,6 +34,12 @@ LEAST_TARGET_CLIPS = 3
 
 MOST_TARGET_CLIPS = 50
 """Components of a target mixture (FACTS 5); of more target clips so many, evenly spread, are its means."""
+
+DENSITY_NEIGHBOURS = 1
+"""K of `Backend.NEAREST`."""
+
+CENTERS = 16
+"""Of `Backend.CENTERS`; a section of fewer clips has its clips."""
 
 Rows = NDArray[np.intp]
 """Places in a training set."""
@@ -93,14 +105,17 @@ def fit_sections(
     *,
     temporal_maximum_types: Collection[str],
     regularisation: float = REGULARISATION,
+    backend: Backend = Backend.MIXTURES,
+    target_smote: int = 0,
     seed: int,
     advance: Advance,
 ) -> dict[SectionKey, SectionModel]:
-    """Fit the mixtures of every section that has source clips; one without them is left out with a logged warning.
+    """Model every section that has source clips; one without them is left out with a logged warning.
 
     A member's section mixture starts at its section's centres, an attribute mixture at its class's, or at seeded
     k-means where the network has no attribute head. A target mixture needs `LEAST_TARGET_CLIPS` clips, and has
-    `MOST_TARGET_CLIPS` components at most.
+    `MOST_TARGET_CLIPS` of their components at most. With references in place of mixtures there are none of attributes
+    and no temporal maxima: distances and nats do not add.
 
     Parameters
     ----------
@@ -108,6 +123,8 @@ def fit_sections(
     members : the centres of each member, in the order of the embeddings' second axis.
     temporal_maximum_types : machine types with Eq. (4)'s term.
     regularisation : added to the diagonal of each covariance matrix.
+    backend : mixtures or references.
+    target_smote : synthetic clips added to each section's target clips.
     advance : called until the number of clips is reached.
 
     Raises
@@ -120,8 +137,9 @@ def fit_sections(
     source, target = training.rows(Domain.SOURCE), training.rows(Domain.TARGET)
     for key in target.keys() - source.keys():
         _log.warning("%s section %s has target clips only and is left out", key.machine_type, key.section)
-    rows_of_class = _attribute_rows(training, source)
-    present = {key: _present(training, rows) for key, rows in source.items()}
+    mixtures = backend is Backend.MIXTURES
+    rows_of_class = _attribute_rows(training, source) if mixtures else {}
+    present = {key: _present(training, rows) if mixtures else {} for key, rows in source.items()}
     fitted: dict[SectionKey, list[MemberModel]] = defaultdict(list)
     for i, centers in enumerate(members):
         x = training.embeddings[:, i]
@@ -136,15 +154,25 @@ def fit_sections(
             for name, rows in rows_of_class.items()
         }
         for key, rows in source.items():
-            section = fit_mixture(
-                x[rows],
-                centers.sub_clusters,
-                centers=centers.sections[key],
-                regularisation=regularisation,
-                seed=seed,
-            )
+            section: Normality
+            if mixtures:
+                section = fit_mixture(
+                    x[rows],
+                    centers.sub_clusters,
+                    centers=centers.sections[key],
+                    regularisation=regularisation,
+                    seed=seed,
+                )
+            else:
+                section = _references(x[rows], backend, seed)
             attributes = {text: of_class[name] for text, name in present[key].items()}
-            fitted[key].append(MemberModel(section, attributes, _target_mixture(x, target.get(key), regularisation)))
+            own = _target_clips(target.get(key))
+            adapted = (
+                None
+                if own is None
+                else target_normality(section, x[own], synthetic=target_smote, regularisation=regularisation)
+            )
+            fitted[key].append(MemberModel(section, attributes, adapted))
         done = [len(training.clips) * members_done // len(members) for members_done in (i, i + 1)]
         advance(done[1] - done[0])
     maxima = {
@@ -158,7 +186,7 @@ def fit_sections(
         key: SectionModel(
             tuple(models),
             {text: maxima[name] for text, name in present[key].items()}
-            if key.machine_type in temporal_maximum_types
+            if mixtures and key.machine_type in temporal_maximum_types
             else None,
         )
         for key, models in fitted.items()
@@ -168,7 +196,7 @@ def fit_sections(
 def dropped_components(
     training: TrainingSet, models: Mapping[SectionKey, SectionModel], members: Sequence[MemberCenters]
 ) -> int:
-    """How many components of the section and attribute mixtures EM has emptied, over all ``members``.
+    """How many components of the section and attribute mixtures EM has emptied, over all ``members``; 0 of references.
 
     Parameters
     ----------
@@ -180,6 +208,8 @@ def dropped_components(
     for key, model in models.items():
         present = _present(training, source[key])
         for i, member in enumerate(model.members):
+            if isinstance(member.section, References):
+                continue
             fitted[i, key] = member.section, source[key]
             for text, mixture in member.attributes.items():
                 fitted[i, present[text]] = mixture, rows_of_class[present[text]]
@@ -200,12 +230,23 @@ def _present(training: TrainingSet, rows: Rows) -> dict[str, AttributeClass]:
     return dict(sorted({one.attribute_name: one.attribute_class for one in recordings}.items()))
 
 
-def _target_mixture(x: NDArray[np.float32], rows: Rows | None, regularisation: float) -> Mixture | None:
+def _target_clips(rows: Rows | None) -> Rows | None:
+    """The target clips that are modelled; None where there are too few."""
     if rows is None or len(rows) < LEAST_TARGET_CLIPS:
         return None
     if len(rows) > MOST_TARGET_CLIPS:  # spread over all of them: neighbours in time say the same
         rows = rows[np.linspace(0, len(rows) - 1, MOST_TARGET_CLIPS).round().astype(int)]
-    return clip_mixture(x[rows], regularisation=regularisation)
+    return rows
+
+
+def _references(x: NDArray[np.float32], backend: Backend, seed: int) -> References:
+    if backend is Backend.NEAREST:
+        return refer_to(x, neighbours=DENSITY_NEIGHBOURS)
+    if len(x) <= CENTERS:
+        return refer_to(x)
+    with threadpool_limits(limits=1):
+        centers = KMeans(CENTERS, n_init=10, random_state=seed).fit(x).cluster_centers_
+    return refer_to(l2_normalised(centers))
 
 
 def _group(pairs: Iterable[tuple[_Name, int]]) -> dict[_Name, Rows]:

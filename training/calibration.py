@@ -18,6 +18,7 @@ from models.scoring import SectionModel, decision_score, score_section
 from models.vocabulary import Domain, SectionKey, ThresholdRule
 from training.backends import LEAST_TARGET_CLIPS, MemberCenters, Rows, TrainingSet, fit_sections
 from training.progress import Advance
+from training.recipe import Backend
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def calibrate(
     percentile: float = PERCENTILE,
     temporal_maximum_types: Collection[str],
     regularisation: float = REGULARISATION,
+    backend: Backend = Backend.MIXTURES,
+    target_smote: int = 0,
     seed: int,
     advance: Advance,
 ) -> dict[tuple[SectionKey, Domain], Calibration]:
@@ -48,7 +51,8 @@ def calibrate(
 
     Parameters
     ----------
-    training, members, temporal_maximum_types, regularisation, seed : those that ``models`` were fitted with.
+    training, members, temporal_maximum_types, regularisation, backend, target_smote, seed : those that ``models`` were
+        fitted with.
     rule : ``paper`` or ``held_out``.
     percentile : of the scores, the threshold.
     advance : called until the number of clips is reached.
@@ -68,6 +72,8 @@ def calibrate(
             members,
             temporal_maximum_types=temporal_maximum_types,
             regularisation=regularisation,
+            backend=backend,
+            target_smote=target_smote,
             seed=seed,
             advance=advance,
         )
@@ -90,6 +96,8 @@ def held_out_scores(
     *,
     temporal_maximum_types: Collection[str],
     regularisation: float = REGULARISATION,
+    backend: Backend = Backend.MIXTURES,
+    target_smote: int = 0,
     seed: int,
     advance: Advance,
 ) -> dict[SectionKey, NDArray[np.float64]]:
@@ -100,7 +108,7 @@ def held_out_scores(
 
     Parameters
     ----------
-    training, members, temporal_maximum_types, regularisation : as of `fit_sections`.
+    training, members, temporal_maximum_types, regularisation, backend, target_smote : as of `fit_sections`.
     seed : deals the folds and starts k-means.
     advance : called until the number of held-out clips is reached.
     """
@@ -114,6 +122,8 @@ def held_out_scores(
             members,
             temporal_maximum_types=temporal_maximum_types,
             regularisation=regularisation,
+            backend=backend,
+            target_smote=target_smote,
             seed=seed,
             advance=lambda _: None,  # a fold is the unit here
         )

@@ -1,6 +1,7 @@
 """The commands of `python -m training`. Heavy imports wait until the command is known."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import Any
 
 from models.errors import DataError, EarwitnessError
 from models.vocabulary import ThresholdRule
+from training.choices import SETTABLE, adjusted
 from training.download.catalogue import API, RECORDS, Part
-from training.recipe import RECIPES, ScaleRule
+from training.recipe import RECIPES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--seed", type=_seed, default=0)
         stage.add_argument("--workers", type=_workers, help="processes for the features; default: one a core")
         stage.add_argument(
-            "--scale",
-            choices=[rule.value for rule in ScaleRule],
-            help="the AdaCos scale is adapted as published, or fixed; default: the recipe's",
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            dest="settings",
+            help=f"a choice of the recipe made otherwise, may be given several times: {', '.join(SETTABLE)}",
         )
         stage.add_argument("--dry-run", action="store_true", help="print device, stages and estimated time, and stop")
         if name in {"train", "backends"}:
@@ -86,6 +91,15 @@ def _parser() -> argparse.ArgumentParser:
                 "--demonstration", action="store_true", help="mark the bundle as one for demonstration only"
             )
         stage.set_defaults(run=_train)
+
+    study = commands.add_parser("study", help="compare what the paper leaves open, at equal and short training budget")
+    _data(study)
+    study.add_argument("--work", type=Path, required=True, help="folder of its own; a killed study resumes")
+    study.add_argument("--steps", type=_steps, help="optimiser steps of each training (default 200)")
+    study.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    study.add_argument("--workers", type=_workers, help="processes for the features; default: one a core")
+    study.add_argument("--json", type=Path, metavar="F", help="write all figures as JSON")
+    study.set_defaults(run=_study)
 
     evaluate = commands.add_parser("evaluate", help="the only maker of tables: score test recordings with a bundle")
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE", help="the system in question")
@@ -127,6 +141,13 @@ def _jobs(text: str) -> int:
     if not 1 <= jobs <= 16:
         raise argparse.ArgumentTypeError(f"{jobs} archives at once are no good: give 1 to 16")
     return jobs
+
+
+def _steps(text: str) -> int:
+    steps = int(text)
+    if steps < 1:
+        raise argparse.ArgumentTypeError(f"{steps} steps train nothing: give 1 or more")
+    return steps
 
 
 def _names(parser: argparse.ArgumentParser) -> None:
@@ -208,18 +229,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     try:
         from training.pipeline import Run, Until, device, train
     except ValueError as error:  # Keras, of a backend that it does not know
         raise DataError(f"Keras cannot start: {error}. Set KERAS_BACKEND to tensorflow or jax, or unset it.") from error
 
-    recipe = RECIPES[options.recipe]
-    if getattr(options, "calibration", None):
-        recipe = replace(recipe, calibration=ThresholdRule(options.calibration))
-    if options.scale:
-        recipe = replace(recipe, scale=ScaleRule(options.scale))
+    calibration = getattr(options, "calibration", None)
+    recipe = adjusted(RECIPES[options.recipe], options.settings, calibration and ThresholdRule(calibration))
     until = {"features": Until.FEATURES, "fit": Until.FIT, "export": Until.EXPORT}.get(options.command, Until.BUNDLE)
     run = Run.of(_recordings(options), recipe, options.seed, options.work)
     print(run.describe(device(), until), flush=True)
@@ -229,6 +245,24 @@ def _train(options: argparse.Namespace) -> int:
     train(run, bundle, until=until, workers=options.workers, demonstration=getattr(options, "demonstration", False))
     if bundle is not None:
         print(f"{bundle}: written. Serve it with 'python -m service serve --bundle {bundle}'.")
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    from training.study.clips import divide
+    from training.study.plan import STEPS
+    from training.study.report import as_text, lines
+    from training.study.runner import Study, run_study
+
+    seeds = tuple(dict.fromkeys(options.seeds))
+    study = Study(divide(_recordings(options)), options.steps or STEPS, seeds, options.work)
+    print(study.describe(), flush=True)
+    figures = run_study(study, workers=options.workers)
+    table = lines(study.systems, figures)
+    print(as_text(table), flush=True)
+    if options.json:
+        content = {"lines": [line.to_json() for line in table], "figures": [one.to_json() for one in figures]}
+        options.json.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return 0
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from training.fit import Snapshot
+from training.recipe import ServedWeights
 from training.storage import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -29,11 +30,12 @@ TOLERANCE = 1e-4
 
 
 def member_name(snapshot: Snapshot) -> str:
-    """Names a member in the manifest and its file: network, and the epoch its snapshot was due at.
+    """Names a member in the manifest and its file: network, the epoch its snapshot was due at, weights if not the last.
 
     One that waited was taken later, perhaps in the same epoch as the next.
     """
-    return f"{snapshot.network.name}-e{snapshot.due:04d}"
+    averaged = "-average" if snapshot.served is ServedWeights.AVERAGE else ""
+    return f"{snapshot.network.name}-e{snapshot.due:04d}{averaged}"
 
 
 def export_embedder(

@@ -262,7 +262,7 @@ def _extract(task: _Task) -> _Done:
     log_mels = np.lib.format.open_memmap(task.store / _LOG_MELS, mode="r+")
     levels_dbfs = []
     for row, (start, speed) in enumerate(task.cuts, task.first):
-        clip = _cut(waveform, start, speed)
+        clip = cut(waveform, start, speed)
         log_mels[row] = log_mel(clip, task.spec)
         power = float(np.mean(np.square(clip, dtype=np.float64)))
         levels_dbfs.append(10.0 * float(np.log10(max(power, 1e-20))))
@@ -275,7 +275,7 @@ def silence(starts_s: Sequence[float]) -> str:
     return f"It is silent for ten seconds from {shown} s on: was machine or microphone off? Cut that out."
 
 
-def _cut(waveform: NDArray[np.float32], start: int, speed: float) -> NDArray[np.float32]:
+def cut(waveform: NDArray[np.float32], start: int, speed: float) -> NDArray[np.float32]:
     """Ten seconds from ``start``; at another speed, those of the resampled clip, repeated where it is short."""
     part = first_clip(waveform[start : start + CLIP_SAMPLES])
     return part if speed == 1.0 else first_clip(soxr.resample(part, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ))

@@ -2,13 +2,15 @@
 
 A run is a function of (recordings, recipe, seed): the order of the clips and the mixup weights of an epoch are drawn
 from (seed, network, epoch), so a resumed run sees the batches that the uninterrupted one would have seen. Under the
-network's folder lie ``checkpoint.npz`` (all variables, the epoch and the history) and ``snapshots/<due epoch>.npz``.
+network's folder lie ``checkpoint.npz`` (all variables, their running average and the history) and
+``snapshots/<due epoch>.npz``. A snapshot holds the weights of the last step and their running average: which of them
+serve is decided when it is read.
 """
 
 import logging
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +27,9 @@ from models.vocabulary import LossChoice
 from training.features import FeatureStore
 from training.labels import HeadClass, Labels
 from training.losses import SCALE_LIMIT, SubClusterAdaCos
-from training.mixup import mixup
+from training.mixup import mixup, mixup_labels
 from training.networks import build_embedder
-from training.recipe import Network, Recipe, Schedule
+from training.recipe import Network, Recipe, Schedule, ServedWeights
 from training.storage import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -35,12 +37,20 @@ _log = logging.getLogger(__name__)
 LIMIT_PATIENCE = 10
 """A snapshot due within so many epochs after a scale reached its limit waits, so many epochs at most."""
 
+AVERAGED_STEPS = 4
+"""The running average takes in every fourth step."""
+
+AVERAGE_KEEPS = 0.995**AVERAGED_STEPS
+"""The share that the running average keeps of itself each time: 0.995 a step."""
+
 HISTORY_COLUMNS = ("epoch", "loss", "section_loss", "attribute_loss", "section_scale", "attribute_scale", "limited")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """An embedder as it was after ``epoch``, with its heads' centres; ``due``: when the schedule asked for it.
+    """An embedder as it was after ``epoch``, with its heads' centres; ``served``: which of its weights these are.
+
+    ``due``: when the schedule asked for it.
 
     ``weights``: the embedder's variables in Keras' order. ``centers``: by head class, (S, 128), L2-normalised.
     ``limited``: it waited for a scale that had reached its limit, or was taken less than ten epochs after that.
@@ -50,6 +60,7 @@ class Snapshot:
     due: int
     epoch: int
     limited: bool
+    served: ServedWeights
     weights: tuple[NDArray[np.float32], ...]
     section_centers: dict[HeadClass, NDArray[np.float32]]
     attribute_centers: dict[HeadClass, NDArray[np.float32]]
@@ -73,7 +84,8 @@ def build_training_model(
     for name, classes in wanted:
         ids = keras.Input((), dtype="int32", name=f"{name}_ids")
         head = SubClusterAdaCos(len(classes), network.sub_clusters, recipe.scale, name=name)
-        losses.append(head(embedding, mixup(ops.one_hot(ids, len(classes)), weights)))
+        mixed = mixup_labels(ops.one_hot(ids, len(classes)), weights, recipe.mixup_labels)
+        losses.append(head(embedding, mixed))
         inputs.append(ids)
         heads.append(head)
     model = keras.Model(inputs, losses)
@@ -84,6 +96,25 @@ def build_training_model(
 
 def _itself(_target: Any, loss: Any) -> Any:
     return loss
+
+
+class RunningAverage:
+    """The running average of ``variables`` over a run's steps, from their initial values on (`BEYOND`: 0.995 a step).
+
+    ``values``: aligned with the variables, float32. ``steps``: those of the run so far.
+    """
+
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._variables = variables
+        self.values: list[NDArray[np.float32]] = [np.array(ops.convert_to_numpy(v)) for v in variables]
+        self.steps = 0
+
+    def step(self) -> None:
+        """Count a step, and take every fourth in."""
+        self.steps += 1
+        if self.steps % AVERAGED_STEPS == 0:
+            for i, variable in enumerate(self._variables):
+                self.values[i] += np.float32(1.0 - AVERAGE_KEEPS) * (ops.convert_to_numpy(variable) - self.values[i])
 
 
 def network_seed(seed: int, network: Network) -> int:
@@ -150,18 +181,20 @@ def fit_network(
     keras.utils.set_random_seed(seed)
     embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
     model, heads = build_training_model(embedder, labels, network, recipe)
-    history = _restore(model, folder / "checkpoint.npz")
+    average = RunningAverage([*embedder.variables, *(head.centers for head in heads)])
+    history = _restore(model, average, folder / "checkpoint.npz")
     epoch = len(history)
     advance(min(epoch, schedule.epochs) * schedule.epoch_steps)
     while not all(path.exists() for path in paths):
         epoch += 1
-        row = _train_epoch(model, heads, batches(store, labels, recipe, schedule, seed, epoch), epoch, advance)
+        read = batches(store, labels, recipe, schedule, seed, epoch)
+        row = _train_epoch(model, heads, read, epoch, average, advance)
         history = np.concatenate([history, row[None]])
         limited = bool(history[-LIMIT_PATIENCE:, -1].any())
         for due, path in zip(schedule.snapshot_epochs, paths, strict=True):
             if not path.exists() and takes_snapshot(epoch, due, limited=limited):
-                _save_snapshot(path, embedder, heads, labels, epoch=epoch, limited=limited or epoch > due)
-        _save_checkpoint(folder / "checkpoint.npz", model, history)
+                _save_snapshot(path, embedder, heads, average, labels, epoch=epoch, limited=limited or epoch > due)
+        _save_checkpoint(folder / "checkpoint.npz", model, average, history)
     return paths
 
 
@@ -181,6 +214,7 @@ def _train_epoch(
     heads: list[SubClusterAdaCos],
     epoch_batches: Iterator[tuple[NDArray[Any], ...]],
     epoch: int,
+    average: RunningAverage,
     advance: Callable[[int], None],
 ) -> NDArray[np.float64]:
     """One row of `HISTORY_COLUMNS`: mean losses, the scales after the epoch, and whether a scale met its limit."""
@@ -193,10 +227,11 @@ def _train_epoch(
         if not all(math.isfinite(value) for value in (*loss, *scales)):
             raise TrainingDiverged(
                 f"Training diverged in epoch {epoch}: losses {loss}, AdaCos scales {scales}. "
-                "Check the recordings with 'python -m training check', or train with scale='fixed'."
+                "Check the recordings with 'python -m training check', or train with --set scale=fixed."
             )
         limited |= any(scale >= SCALE_LIMIT for scale in scales)
         losses.append(loss)
+        average.step()
         advance(1)
     mean = np.mean(losses, axis=0)
     _log.info("epoch %d: losses %s, AdaCos scales %s", epoch, mean.round(4).tolist(), np.round(scales, 3).tolist())
@@ -209,42 +244,60 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _save_checkpoint(path: Path, model: keras.Model, history: NDArray[np.float64]) -> None:
+def _save_checkpoint(path: Path, model: keras.Model, average: RunningAverage, history: NDArray[np.float64]) -> None:
     arrays = {f"variable_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
-    write_atomically(path, lambda file: np.savez(file, history=history, **arrays))
+    arrays |= {f"average_{i:04d}": value for i, value in enumerate(average.values)}
+    steps = np.array(average.steps)
+    write_atomically(path, lambda file: np.savez(file, history=history, steps=steps, **arrays))
 
 
-def _restore(model: keras.Model, path: Path) -> NDArray[np.float64]:
-    """Load the checkpoint's variables and return its history; without one, an empty history."""
+def _restore(model: keras.Model, average: RunningAverage, path: Path) -> NDArray[np.float64]:
+    """Load the checkpoint's variables and average and return its history; without one, an empty history."""
     if not path.exists():
         return np.empty((0, len(HISTORY_COLUMNS)))
     with np.load(path) as saved:
         for i, variable in enumerate(_variables(model)):
             variable.assign(saved[f"variable_{i:04d}"])
+        average.values = [saved[f"average_{i:04d}"] for i in range(len(average.values))]
+        average.steps = int(saved["steps"])
         history: NDArray[np.float64] = saved["history"]
     _log.info("resuming %s after epoch %d", path.parent.name, len(history))
     return history
 
 
 def _save_snapshot(
-    path: Path, embedder: keras.Model, heads: list[SubClusterAdaCos], labels: Labels, *, epoch: int, limited: bool
+    path: Path,
+    embedder: keras.Model,
+    heads: Sequence[SubClusterAdaCos],
+    average: RunningAverage,
+    labels: Labels,
+    *,
+    epoch: int,
+    limited: bool,
 ) -> None:
-    arrays = {f"weight_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(embedder.variables)}
-    arrays |= {f"centers_{head.name}": ops.convert_to_numpy(ops.normalize(head.centers, axis=0)) for head in heads}
+    last = [ops.convert_to_numpy(v) for v in (*embedder.variables, *(head.centers for head in heads))]
+    arrays: dict[str, Any] = {}
+    for served, values in ((ServedWeights.LAST, last), (ServedWeights.AVERAGE, average.values)):
+        weights, centers = values[: len(embedder.variables)], values[len(embedder.variables) :]
+        arrays |= {f"{served}_weight_{i:04d}": value for i, value in enumerate(weights)}
+        arrays |= {
+            f"{served}_centers_{head.name}": value / np.linalg.norm(value, axis=0)
+            for head, value in zip(heads, centers, strict=True)
+        }
     classes = {"section_classes": labels.section_classes, "attribute_classes": labels.attribute_classes}
     arrays |= {name: np.array(["\x1f".join(names) for names in group]) for name, group in classes.items()}
     write_atomically(path, lambda file: np.savez(file, epoch=epoch, limited=limited, **arrays))
 
 
-def load_snapshot(path: Path, network: Network) -> Snapshot:
-    """Read a snapshot that `fit_network` wrote."""
+def load_snapshot(path: Path, network: Network, served: ServedWeights = ServedWeights.LAST) -> Snapshot:
+    """Read a snapshot that `fit_network` wrote, with the weights that are to serve."""
     with np.load(path) as saved:
-        weights = tuple(saved[name] for name in sorted(saved.files) if name.startswith("weight_"))
+        weights = tuple(saved[name] for name in sorted(saved.files) if name.startswith(f"{served}_weight_"))
 
         def centers(head: str, classes: str) -> dict[HeadClass, NDArray[np.float32]]:
-            if f"centers_{head}" not in saved.files:
+            if f"{served}_centers_{head}" not in saved.files:
                 return {}
-            columns = saved[f"centers_{head}"].T.reshape(len(saved[classes]), network.sub_clusters, -1)
+            columns = saved[f"{served}_centers_{head}"].T.reshape(len(saved[classes]), network.sub_clusters, -1)
             return {tuple(str(n).split("\x1f")): c for n, c in zip(saved[classes], columns, strict=True)}
 
         return Snapshot(
@@ -252,6 +305,7 @@ def load_snapshot(path: Path, network: Network) -> Snapshot:
             due=int(path.stem),
             epoch=int(saved["epoch"]),
             limited=bool(saved["limited"]),
+            served=served,
             weights=weights,
             section_centers=centers("sections", "section_classes"),
             attribute_centers=centers("attributes", "attribute_classes"),

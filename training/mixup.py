@@ -7,6 +7,8 @@ from typing import Any
 
 from keras import ops
 
+from training.recipe import MixupLabels
+
 
 def mixup(values: Any, weights: Any) -> Any:
     """weights * values + (1 - weights) * the batch in reversed order.
@@ -18,3 +20,19 @@ def mixup(values: Any, weights: Any) -> Any:
     """
     shares = ops.reshape(weights, (-1,) + (1,) * (len(values.shape) - 1))
     return shares * values + (1.0 - shares) * ops.flip(values, axis=0)
+
+
+def mixup_labels(labels: Any, weights: Any, rule: MixupLabels) -> Any:
+    """The labels of blended clips, (clips, classes): blended like the clips, or the larger of each two.
+
+    The maximum, which the author's code of 2021 probably took, gives a blend both its classes in full: labels of two
+    classes sum to 2, and a clip that is blended with one of its own class counts half as much as any other.
+
+    Parameters
+    ----------
+    labels : (clips, classes) one-hot.
+    weights : (clips, 1), those of the clips' `mixup`.
+    """
+    if rule is MixupLabels.MAXIMUM:
+        return ops.maximum(labels, ops.flip(labels, axis=0))
+    return mixup(labels, weights)

@@ -26,6 +26,7 @@ from models.errors import BundleError, DataError, NotTrainable
 from models.frontend import LogMelSpec
 from models.vocabulary import Domain, LossChoice, Split
 from training.assemble import assemble_bundle
+from training.choices import departures
 from training.export import export_embedder, member_name
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
 from training.fit import Snapshot, fit_network, limited_epochs, load_snapshot
@@ -129,8 +130,8 @@ class Run:
             f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
             + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
             f"recipe    {self.recipe.name}: {len(self.recipe.networks)} networks, {self.schedule.epochs} epochs of "
-            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}, "
-            f"scale {self.recipe.scale}",
+            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}"
+            + "".join(f", {departure}" for departure in departures(self.recipe)),
             f"work      {self.work}",
             *(f"  {stage.name:<28} about {as_duration(stage.estimate_s)}" for stage in stages),
             f"in all about {as_duration(sum(stage.estimate_s for stage in stages))}, less what is already done",
@@ -157,7 +158,7 @@ def train(
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
         _refuse_closed_place(bundle)
-    with _alone_in(run.work), Progress(run.stages(until)) as progress:
+    with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
             run.recordings,
             run.work / "features",
@@ -214,7 +215,7 @@ def _refuse_closed_place(bundle: Path) -> None:
 
 
 @contextmanager
-def _alone_in(work: Path) -> Iterator[None]:
+def alone_in(work: Path) -> Iterator[None]:
     """Hold the work folder: two runs in it would write each other's files. The kernel lets go when a run is killed."""
     work.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
@@ -252,11 +253,16 @@ def _claim(run: Run, store: FeatureStore) -> None:
     write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
 
 
-def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+def be_deterministic() -> None:
+    """From now on equal training gives equal networks, where the backend can be asked for that."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+    be_deterministic()
     for network in run.recipe.networks:
         fit_network(
             store,
@@ -274,7 +280,7 @@ def _export(run: Run, store: FeatureStore, advance: Advance) -> list[tuple[Snaps
     probe = np.asarray(store.log_mels[:: max(1, len(store.clips) // 4)][:4])
     members = []
     for network, path in run.snapshot_paths:
-        snapshot = load_snapshot(path, network)
+        snapshot = load_snapshot(path, network, run.recipe.weights)
         embedder = run.work / "embedders" / f"{member_name(snapshot)}.onnx"
         if not embedder.exists():
             export_embedder(snapshot, store.mean, store.deviation, embedder, probe)

@@ -23,6 +23,31 @@ class ScaleRule(StrEnum):
     FIXED = "fixed"
 
 
+class MixupLabels(StrEnum):
+    """Labels of a blend. ``weighted``: its clips' labels by their shares. ``maximum``: both in full."""
+
+    WEIGHTED = "weighted"
+    MAXIMUM = "maximum"
+
+
+class ServedWeights(StrEnum):
+    """``last``: a network as the last step left it. ``average``: the running average of all steps."""
+
+    LAST = "last"
+    AVERAGE = "average"
+
+
+class Backend(StrEnum):
+    """What stands for normal sound: Gaussian mixtures (the paper), or the nearest of a section's clips.
+
+    ``nearest``: of all its clips, normalised for the local density. ``centers``: of 16 k-means centres of them.
+    """
+
+    MIXTURES = "mixtures"
+    NEAREST = "nearest"
+    CENTERS = "centers"
+
+
 PAPER_LOSS_CHOICE: Mapping[str, LossChoice] = MappingProxyType(
     {
         "ToyCar": LossChoice.BOTH_HEADS,
@@ -73,8 +98,14 @@ class Recipe:
     """Every choice of a training run.
 
     ``epochs``: passes over the recordings; or ``steps``: optimiser steps, whatever the number of recordings, in epochs
-    of at most ``longest_epoch_steps``. ``snapshots``: evenly spaced, the last at the end. ``loss``: per machine type
-    whose members score it, ``default_loss`` for the others. ``temporal_maximum``: machine types with Eq. (4)'s term.
+    of at most ``longest_epoch_steps``. ``snapshots``: evenly spaced, the last at the end. ``weights``: which of a
+    snapshot serve. ``loss``: per machine type whose members score it, ``default_loss`` for the others.
+    ``temporal_maximum``: machine types with Eq. (4)'s term. ``target_smote``: synthetic clips that join the target
+    clips of a section.
+
+    Raises
+    ------
+    ValueError : where choices do not fit together, in a sentence.
     """
 
     name: str
@@ -88,11 +119,31 @@ class Recipe:
     batch_size: int = 64
     learning_rate: float = 1e-3
     scale: ScaleRule = ScaleRule.PUBLISHED
+    mixup_labels: MixupLabels = MixupLabels.WEIGHTED
+    weights: ServedWeights = ServedWeights.LAST
     regularisation: float = 1e-3
     percentile: float = 90.0
     default_loss: LossChoice = LossChoice.BOTH_HEADS
     loss: Mapping[str, LossChoice] = field(default_factory=dict)
     temporal_maximum: tuple[str, ...] = ("valve",)
+    backend: Backend = Backend.MIXTURES
+    target_smote: int = 0
+
+    def __post_init__(self) -> None:
+        for choice in (self.default_loss, *self.loss.values()):
+            if choice is not LossChoice.SUM and choice not in self.heads:
+                raise ValueError(
+                    f"default_loss and loss ask for networks trained with {choice.value!r}, but heads are "
+                    f"{', '.join(head.value for head in self.heads)}: set default_loss={self.heads[0].value} and "
+                    "loss=none too, or train both."
+                )
+        if self.epochs is not None and self.snapshots > self.epochs:
+            raise ValueError(f"{self.snapshots} snapshots cannot be taken of {self.epochs} epochs.")
+        if self.backend is not Backend.MIXTURES and self.calibration is ThresholdRule.PAPER:
+            raise ValueError(
+                f"With backend={self.backend.value} a training clip is its own nearest, so that the threshold rule "
+                "'paper' would call every new clip anomalous: calibrate with 'held_out'."
+            )
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -116,14 +167,18 @@ class Recipe:
 
     def decides_networks(self) -> dict[str, Any]:
         """The choices that a trained network depends on; the others may change without training again."""
-        later = {"name", "calibration", "percentile", "default_loss", "loss", "temporal_maximum", "regularisation"}
-        return {name: value for name, value in self.as_json().items() if name not in later}
+        return {name: value for name, value in self.as_json().items() if name not in _AFTER_TRAINING}
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest: plain values."""
         values = {each.name: getattr(self, each.name) for each in fields(self)} | {"loss": dict(self.loss)}
         return dict(json.loads(json.dumps(values)))
 
+
+_AFTER_TRAINING = frozenset(
+    {"name", "calibration", "percentile", "default_loss", "loss", "temporal_maximum", "regularisation", "weights"}
+    | {"backend", "target_smote"}
+)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {

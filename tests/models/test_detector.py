@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from models.audio import windows
-from models.bundle import Bundle, SectionCalibration
+from models.bundle import Bundle, SectionCalibration, write_bundle
 from models.decision import Calibration, p_value
 from models.detector import Detector, TargetModel
 from models.encoder import Device
@@ -30,10 +31,12 @@ from models.errors import (
     UnknownSection,
 )
 from models.frontend import log_mel
-from models.mixtures import clip_mixture
-from models.scoring import section_term, target_term
+from models.manifest import MachineTypeEntry
+from models.mixtures import Mixture, clip_mixture
+from models.references import References, refer_to
+from models.scoring import MemberModel, SectionModel, section_term, target_term
 from models.vocabulary import Decision, Domain, SectionKey, ThresholdRule, WarningCode
-from tests.models.tiny import DEVIATION, FAN, MEAN, N_CLIPS, VALVE, as_clip, build_bundle, embedder, sound
+from tests.models.tiny import DEVIATION, FAN, MEAN, N_CLIPS, VALVE, as_clip, build_bundle, embedder, sound, with_canary
 
 
 def codes(detector: Detector, waveform: NDArray[np.float32], **facts: float) -> list[str]:
@@ -178,6 +181,8 @@ def test_the_trained_clips_registered_give_the_trained_target(detector: Detector
     target = registered(detector, 3, seed=0)
     assert target.calibration.threshold == pytest.approx(trained.calibration.threshold, rel=1e-6)
     for one, other in zip(target.mixtures, trained.mixtures, strict=True):
+        assert isinstance(one, Mixture)
+        assert isinstance(other, Mixture)
         np.testing.assert_allclose(one.means, other.means, rtol=0, atol=1e-6)
 
 
@@ -190,7 +195,50 @@ def test_a_registered_threshold_is_the_papers(detector: Detector) -> None:
     assert target.calibration.threshold == pytest.approx(np.percentile(first, 90), rel=1e-9)
     assert target.calibration.rule is ThresholdRule.PAPER
     assert target.lowest_level_dbfs == -30.0
-    np.testing.assert_array_equal(target.mixtures[1].means, clip_mixture(x[:, 1]).means)
+    second = target.mixtures[1]
+    assert isinstance(second, Mixture)
+    np.testing.assert_array_equal(second.means, clip_mixture(x[:, 1]).means)
+
+
+def test_a_bundle_of_references_is_served_like_any_other(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """Written, read, scored and adapted: the nearest of the clips it was made of, and of those registered."""
+    with closing(Detector(tiny_bundle, device=Device.CPU)) as detector:
+        x = detector.encode(log_mel(np.stack([sound(FAN, i) for i in range(N_CLIPS)])), "fan")
+        other = detector.encode(log_mel(np.stack([sound(VALVE, i) for i in range(N_CLIPS)])), "valve")
+    by_key = {FAN: x, VALVE: other}
+    sections = {
+        key: SectionModel(
+            tuple(MemberModel(refer_to(own[:, i], neighbours=1), {}, None) for i in range(own.shape[1])), None
+        )
+        for key, own in by_key.items()
+    }
+    types = dict(tiny_bundle.manifest.machine_types)
+    types["fan"] = without_target(types["fan"])
+    manifest = tiny_bundle.manifest.model_copy(update={"machine_types": types, "target_smote": 4})
+    calibrations = {name: one for name, one in tiny_bundle.calibrations.items() if name[1] is Domain.SOURCE}
+    bundle = with_canary(replace(tiny_bundle, manifest=manifest, sections=sections, calibrations=calibrations))
+    write_bundle(tmp_path / "bundle", bundle)
+    with closing(Detector.load(tmp_path / "bundle", device=Device.CPU)) as detector:
+        detector.check_canary()
+        clip = as_clip(sound(FAN, 900, domain=Domain.TARGET))
+        source = detector.score(clip, "fan", "00", Domain.SOURCE)
+        again = detector.encode(log_mel(clip.waveform[None]), "fan")[0]
+        cosines = [1.0 - x[:, i].astype(float) @ again[i].astype(float) for i in range(2)]
+        scales = [
+            np.sort(1.0 - x[:, i].astype(float) @ x[:, i].T.astype(float), axis=1)[:, 1].clip(1e-6) for i in range(2)
+        ]
+        expected = sum(float((own / scale).min()) for own, scale in zip(cosines, scales, strict=True))
+        assert source.anomaly_score == pytest.approx(expected, rel=1e-4)
+        target = registered(detector, 3)
+        assert [len(one.points) for one in target.mixtures if isinstance(one, References)] == [7, 7]
+        adapted = detector.score(clip, "fan", "00", Domain.TARGET, target=target)
+        assert adapted.anomaly_score < source.anomaly_score
+        assert adapted.decision_score == pytest.approx(source.decision_score)
+
+
+def without_target(entry: MachineTypeEntry) -> MachineTypeEntry:
+    sections = {name: one.model_copy(update={"domains": (Domain.SOURCE,)}) for name, one in entry.sections.items()}
+    return entry.model_copy(update={"sections": sections})
 
 
 @pytest.mark.parametrize("n_clips", [0, 2, 51])

@@ -203,7 +203,8 @@ def test_adding_an_attribute_mixture_never_raises_a_score(seed: int, sizes: list
 def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
     """Every term points the same way: higher is more anomalous."""
     member = case.model.members[0]
-    assert member.target is not None
+    assert isinstance(member.section, Mixture)
+    assert isinstance(member.target, Mixture)
     section, fast, target = member.section.means[:1], member.attributes["fast"].means[:1], member.target.means[:1]
     assert section_term(member, section)[0] < section_term(member, -section)[0]
     assert attribute_term(member, fast)[0] < attribute_term(member, -fast)[0]

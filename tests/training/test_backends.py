@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from models.mixtures import Mixture, clip_mixture, fit_mixture
-from models.scoring import SectionModel
+from models.references import References, refer_to
+from models.scoring import Normality, SectionModel
+from models.targets import target_normality
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
-from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
+from training.backends import (
+    CENTERS,
+    DENSITY_NEIGHBOURS,
+    MemberCenters,
+    TrainingSet,
+    dropped_components,
+    fit_sections,
+)
 from training.features import TrainingClip
+from training.recipe import Backend
 from training.recordings import AttributeClass, Recording
 
 Array = NDArray[np.floating[Any]]
@@ -100,7 +111,7 @@ def models(training: TrainingSet) -> dict[SectionKey, SectionModel]:
     return fit(training)
 
 
-def assert_equal(found: Mixture | None, expected: Mixture) -> None:
+def assert_equal(found: Normality | None, expected: Normality) -> None:
     assert found is not None
     for name, values in expected.to_arrays().items():
         np.testing.assert_array_equal(found.to_arrays()[name], values)
@@ -173,7 +184,7 @@ def test_a_target_mixture_has_fifty_components_at_most() -> None:
     clips = (*CLIPS[:16], *(clip(VALVE_0, Domain.TARGET, "pat_02", i) for i in range(120)))
     training = training_set(clips, len(MEMBERS))
     target = fit(training)[VALVE_0].members[0].target
-    assert target is not None
+    assert isinstance(target, Mixture)
     assert target.n_components == 50
     own = training.embeddings[16:, 0]
     np.testing.assert_array_equal(target.means[[0, -1]], own[[0, -1]])
@@ -274,3 +285,51 @@ def test_what_does_not_fit_together_is_refused(training: TrainingSet) -> None:
     forgetful = replace(MEMBERS[0], attributes=others)
     with pytest.raises(KeyError, match="pat_01"):
         fit(training, (forgetful, *MEMBERS[1:]))
+
+
+@pytest.mark.parametrize("backend", [Backend.NEAREST, Backend.CENTERS])
+def test_references_are_of_the_section_and_its_target_clips(training: TrainingSet, backend: Backend) -> None:
+    """No attributes, no temporal maxima; the source clips of up to sixteen, scaled by their density or not at all."""
+    found = fit_sections(
+        training,
+        MEMBERS,
+        temporal_maximum_types={"valve"},
+        backend=backend,
+        target_smote=2,
+        seed=SEED,
+        advance=lambda _: None,
+    )
+    neighbours = DENSITY_NEIGHBOURS if backend is Backend.NEAREST else 0
+    for key, model in found.items():
+        rows = where(lambda one, key=key: one.key == key and one.domain is Domain.SOURCE)  # type: ignore[misc]
+        assert model.temporal_maximum is None
+        for i, member in enumerate(model.members):
+            assert not member.attributes
+            assert_equal(member.section, refer_to(training.embeddings[rows, i], neighbours=neighbours))
+    targets = where(lambda one: one.key == VALVE_0 and one.domain is Domain.TARGET)
+    for i, member in enumerate(found[VALVE_0].members):
+        x = training.embeddings[targets, i]
+        assert member.target is not None
+        assert_equal(member.target, target_normality(member.section, x, synthetic=2))
+    assert found[VALVE_1].members[0].target is None, "two target clips are too few"
+    assert dropped_components(training, found, MEMBERS) == 0
+
+
+def test_centers_of_many_clips_are_sixteen_means() -> None:
+    """Each the direction of the mean of the clips nearest to it: k-means has converged."""
+    clips = [clip(FAN, Domain.SOURCE, "noAttribute", i) for i in range(120)]
+    training = training_set(clips, 1)
+    arguments: dict[str, Any] = {"temporal_maximum_types": set(), "backend": Backend.CENTERS, "advance": lambda _: None}
+    members = MEMBERS[:1]
+    (model,) = fit_sections(training, members, seed=SEED, **arguments).values()
+    references, x = model.members[0].section, training.embeddings[:, 0].astype(np.float64)
+    assert isinstance(references, References)
+    assert references.points.shape == (CENTERS, D)
+    assert (references.scales == 1.0).all()
+    means = KMeans(CENTERS, n_init=10, random_state=SEED).fit(training.embeddings[:, 0]).cluster_centers_
+    np.testing.assert_allclose(references.points, unit(means), atol=1e-6)
+    nearest = ((x[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
+    for place, mean in enumerate(means):
+        np.testing.assert_allclose(x[nearest == place].mean(axis=0), mean, atol=1e-5)
+    (again,) = fit_sections(training, members, seed=SEED, **arguments).values()
+    assert_equal(again.members[0].section, references)

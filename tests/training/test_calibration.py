@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from models.decision import Calibration
 from models.mixtures import fit_mixture
 from models.scoring import score_section
 from models.vocabulary import Domain, SectionKey, Split, ThresholdRule
-from training.backends import MemberCenters, TrainingSet, fit_sections
+from training.backends import CENTERS, MemberCenters, TrainingSet, fit_sections
 from training.calibration import NO_FOLD, calibrate, deal_folds, held_out_scores
 from training.features import TrainingClip
+from training.recipe import Backend
 from training.recordings import AttributeClass, Recording
 
 Array = NDArray[np.floating[Any]]
@@ -283,3 +285,34 @@ def test_target_clips_copies_and_lone_clips_are_in_no_fold() -> None:
     folds = deal_folds(training_set([*others, *clips]), 0)
     assert folds[:3].tolist() == [NO_FOLD] * 3
     assert (folds[3:] != NO_FOLD).all()
+
+
+@pytest.mark.parametrize("backend", [Backend.NEAREST, Backend.CENTERS])
+def test_references_are_calibrated_without_the_clip_itself(training: TrainingSet, backend: Backend) -> None:
+    """Its own fold left out of the references; scored by itself it would be at distance 0."""
+    arguments: dict[str, Any] = {"temporal_maximum_types": {"valve"}, "backend": backend, "seed": SEED}
+    scores = held_out_scores(training, MEMBERS, advance=lambda _: None, **arguments)[FIRST]
+    folds = deal_folds(training, SEED)
+    rows = training.rows(Domain.SOURCE)[FIRST]
+    expected = []
+    for row in rows:
+        others = [other for other in rows if folds[other] != folds[row]]
+        total = 0.0
+        for member in range(len(MEMBERS)):
+            if backend is Backend.CENTERS and len(others) > CENTERS:
+                means = KMeans(CENTERS, n_init=10, random_state=SEED).fit(training.embeddings[others, member])
+                points = unit(means.cluster_centers_)
+            else:
+                points = training.embeddings[others, member].astype(np.float64)
+            to_all = 1.0 - points @ training.embeddings[row, member].astype(np.float64)
+            if backend is Backend.NEAREST:
+                between = 1.0 - points @ points.T
+                np.fill_diagonal(between, np.inf)
+                to_all = to_all / between.min(axis=1)
+            total += float(to_all.min())
+        expected.append(total)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert scores.min() > 1e-3
+    models = fit_sections(training, MEMBERS, advance=lambda _: None, **arguments)
+    found = calibrate(training, models, MEMBERS, rule=ThresholdRule.HELD_OUT, advance=lambda _: None, **arguments)
+    np.testing.assert_array_equal(found[FIRST, Domain.SOURCE].scores, np.sort(scores))

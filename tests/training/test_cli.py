@@ -63,15 +63,18 @@ def test_numbers_that_would_fail_after_the_training_are_refused_first(tmp_path: 
 
 
 def test_the_scale_can_be_fixed_as_a_diverged_run_advises(tmp_path: Path) -> None:
-    """And the plan of one stage names that stage alone."""
+    """Said in the plan, as every choice made otherwise; and the plan of one stage names that stage alone."""
     made = training("synthesize", tmp_path, "--machine-types", "fan", "--train-clips", 2, "--test-clips", 0)
     assert made.returncode == 0, made.stderr
-    options = ("--recipe", "smoke", "--work", tmp_path / "work", "--scale", "fixed", "--dry-run")
+    options = ("--recipe", "smoke", "--work", tmp_path / "work", "--set", "scale=fixed", "--dry-run")
     plan = training("fit", tmp_path, *options)
     assert plan.returncode == 0, plan.stderr
-    assert "scale fixed" in plan.stdout
+    assert ", scale=fixed\n" in plan.stdout
     assert "network both-heads-s2" in plan.stdout
     assert "mixtures" not in plan.stdout
+    refused = training("fit", tmp_path, *options[:-2], "scale=loose", "--dry-run")
+    assert refused.returncode == 2
+    assert "error: --set scale='loose' cannot be: give published or fixed." in refused.stderr
 
 
 def test_a_name_that_is_no_text_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from training import export
 from training.export import export_embedder, member_name
 from training.fit import Snapshot
 from training.networks import build_embedder
-from training.recipe import Network
+from training.recipe import Network, ServedWeights
 
 
 def trained_like_snapshot() -> Snapshot:
@@ -26,7 +26,7 @@ def trained_like_snapshot() -> Snapshot:
         elif variable.path.endswith(("gamma", "beta", "moving_mean", "bias")):
             variable.assign(random.normal(0.3, 0.5, variable.shape))
     weights = tuple(np.asarray(variable) for variable in embedder.variables)
-    return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, 400, False, weights, {}, {})
+    return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, 400, False, ServedWeights.LAST, weights, {}, {})
 
 
 def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,13 +18,14 @@ from training.export import member_name
 from training.fit import (
     HISTORY_COLUMNS,
     LIMIT_PATIENCE,
+    RunningAverage,
     batches,
     fit_network,
     limited_epochs,
     load_snapshot,
     takes_snapshot,
 )
-from training.recipe import Network
+from training.recipe import Network, ServedWeights
 
 Weights = tuple[NDArray[np.float32], ...]
 NETWORK = Network(LossChoice.BOTH_HEADS, 2)
@@ -73,10 +75,40 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
         for centers in ours.section_centers.values():
             assert centers.shape == (2, 128)
             np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1.0, rtol=1e-5)
+    averages = [load_snapshot(path, NETWORK, ServedWeights.AVERAGE) for path in (resumed[-1], whole[-1])]
+    for weight, expected in zip(averages[0].weights, averages[1].weights, strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+    last = load_snapshot(whole[-1], NETWORK)
+    assert embeddings_differ_by(averages[1].weights, last.weights) > 0.01, "twelve steps are far from their average"
+    for name, centers in averages[1].section_centers.items():
+        np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1.0, rtol=1e-5)
+        np.testing.assert_allclose(centers, averages[0].section_centers[name], atol=1e-5)
+        assert np.abs(centers - last.section_centers[name]).max() > 1e-4
     assert fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole, (
         "a finished run is only read"
     )
     assert advanced[-1] == STEPS
+
+
+def test_the_running_average_takes_in_every_fourth_step() -> None:
+    """Against a loop over assigned weights: 0.995 a step of itself is kept, from the initial values on."""
+    random = np.random.default_rng(2)
+    initial = [random.normal(size=shape) for shape in ((3, 2), (4,))]
+    variables = [keras.Variable(value.astype(np.float32)) for value in initial]
+    average = RunningAverage(variables)
+    expected = initial
+    for step in range(1, 15):
+        assigned = [random.normal(size=value.shape) for value in initial]
+        for variable, value in zip(variables, assigned, strict=True):
+            variable.assign(value)
+        average.step()
+        if step % 4 == 0:
+            share = 0.995**4
+            expected = [share * own + (1 - share) * value for own, value in zip(expected, assigned, strict=True)]
+    assert average.steps == 14
+    for found, value, start in zip(average.values, expected, initial, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5)
+        assert np.abs(found - start).max() > 0.01
 
 
 def embeddings_differ_by(ours: Weights, theirs: Weights) -> float:

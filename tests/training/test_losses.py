@@ -17,8 +17,8 @@ from training.losses import (
     class_log_probabilities,
     initial_scale,
 )
-from training.mixup import mixup
-from training.recipe import ScaleRule
+from training.mixup import mixup, mixup_labels
+from training.recipe import MixupLabels, ScaleRule
 
 Array = NDArray[np.float64]
 
@@ -166,3 +166,23 @@ def test_mixup_blends_each_clip_with_its_mirror() -> None:
     found = ops.convert_to_numpy(mixup(ops.convert_to_tensor(values), ops.convert_to_tensor(shares)))
     for i in range(4):
         np.testing.assert_allclose(found[i], shares[i] * values[i] + (1 - shares[i]) * values[3 - i], rtol=1e-6)
+
+
+def test_labels_of_a_blend_are_shared_out_or_both_in_full() -> None:
+    """Against a loop; by the maximum two classes sum to 2, and a clip blended with its own class to 1."""
+    random = np.random.default_rng(6)
+    ids = [2, 0, 1, 1, 0, 3]
+    shares = random.uniform(size=6).astype(np.float32)
+    weighted, maximum = np.zeros((6, 4)), np.zeros((6, 4))
+    for i in range(6):
+        partner = 5 - i
+        weighted[i, ids[i]] += shares[i]
+        weighted[i, ids[partner]] += 1.0 - shares[i]
+        maximum[i, ids[i]] = maximum[i, ids[partner]] = 1.0
+    one_hot, given_shares = (
+        ops.convert_to_tensor(np.eye(4, dtype=np.float32)[ids]),
+        ops.convert_to_tensor(shares[:, None]),
+    )
+    for rule, expected in ((MixupLabels.WEIGHTED, weighted), (MixupLabels.MAXIMUM, maximum)):
+        np.testing.assert_allclose(ops.convert_to_numpy(mixup_labels(one_hot, given_shares, rule)), expected, atol=1e-6)
+    assert sorted(maximum.sum(axis=1)) == [1, 1, 1, 1, 2, 2]
