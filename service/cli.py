@@ -20,6 +20,8 @@ from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
 FAILED = 2
+_LAST_ANSWERS_S = 2
+"""How long answers may still be on their way once nothing is in hand any more."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +84,7 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
 
     from service.app import create_app
     from service.protocol import Protocol
+    from service.server import Server
 
     app = create_app(settings)
     config = uvicorn.Config(
@@ -92,10 +95,10 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
-    server = uvicorn.Server(config)
     resources = app.state.resources
+    server = Server(config, resources)
     resources.on_refusal = lambda: setattr(server, "should_exit", True)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))

@@ -68,7 +68,10 @@ class NotReady(ServiceError):
 
 
 class Draining(ServiceError):
-    """The service is shutting down."""
+    """The service is shutting down: a new request is not taken on, or one in hand was not done in time."""
+
+    def __init__(self) -> None:
+        super().__init__("The service is shutting down. Send the request again in a moment.")
 
 
 class DeadlinePassed(ServiceError):

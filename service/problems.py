@@ -29,6 +29,8 @@ CLIENT_GONE = 499
 """What the log and the metrics call an answer that nobody waits for (the convention of proxies; it is never sent)."""
 
 _log = logging.getLogger("service.problems")
+_HANGING_UP = (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed, errors.Draining)
+"""What is answered on a connection's last breath: the rest of its body is not worth reading, nor another request."""
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -98,8 +100,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
-    if isinstance(error, (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed)):
-        headers["Connection"] = "close"  # the rest of the body is not worth reading
+    if isinstance(error, _HANGING_UP):
+        headers["Connection"] = "close"
     return JSONResponse(content, kind.status, headers, MEDIA_TYPE)
 
 
