@@ -15,7 +15,8 @@
         ├── Draining
         ├── DeadlinePassed
         ├── ClientGone              nobody waits for the answer any more
-        └── StoreError              the database of target clips cannot be used
+        ├── StoreError              the database of target clips cannot be used
+        └── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
 """
 
 from collections.abc import Sequence
@@ -83,4 +84,8 @@ class ClientGone(ServiceError):
 
 
 class StoreError(ServiceError):
-    """The database of target clips, or what is registered there, cannot be used."""
+    """The database of target clips cannot be used."""
+
+
+class TargetClipsUnusable(ServiceError):
+    """The target clips in force cannot score: one is damaged, or the loaded bundle cannot use them."""

@@ -53,6 +53,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
+    errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
     errors.IdempotencyConflict: Kind(409, "idempotency-conflict", "Idempotency key used for another request"),
     errors.BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     model_errors.ClipTooLong: Kind(413, "clip-too-long", "Clip too long"),
@@ -86,7 +87,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     if kind is INTERNAL:
         _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
-    if isinstance(error, errors.StoreError):
+    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable)):
         _log.error("%s request_id=%s", error, request_id)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,

@@ -23,7 +23,7 @@ async def sections(request: Request, resources: InResources, loaded: InLoaded, r
     """Every machine type and section, its domains, thresholds, calibration and target version."""
     due = deadline(request, resources.settings.request_timeout_s)
     async with resources.admission.until(due):
-        answers = [_section(loaded, await loaded.adaptation.target(key, due)) for key in loaded.detector.sections]
+        answers = [_section(loaded, target) for target in await loaded.adaptation.sections(due)]
     return SectionsAnswer(sections=answers, bundle=loaded.bundle_id, request_id=request_id)
 
 
