@@ -1,10 +1,13 @@
 """uvicorn's server, with a drain during which it can still be asked."""
 
 import asyncio
+import logging
 
 import uvicorn
 
 from service.resources import Resources
+
+_log = logging.getLogger("service")
 
 
 class Server(uvicorn.Server):
@@ -21,6 +24,7 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve until told to stop, then drain; a second Ctrl+C ends the drain."""
         await super().main_loop()
+        _log.info("draining: what is in hand may take %g s more", self._resources.settings.drain_s)
         draining = asyncio.create_task(self._resources.drain())
         while not (draining.done() or self.force_exit):
             await asyncio.wait({draining}, timeout=0.1)
