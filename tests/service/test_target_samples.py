@@ -363,7 +363,11 @@ def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bun
 def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str) -> None:
     """As many statements for three sections as for none, while the thread of the clips has long to do."""
     statements: list[str] = []
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def keep_the_thread() -> None:
+        begun.set()
+        go_on.wait(PATIENCE_S)
 
     async def scenario() -> None:
         with TargetStore(url) as store:
@@ -371,7 +375,9 @@ def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str
                 for key in (FAN_0, FAN_1, PUMP):
                     await adaptation.register(key, target_clips(key, 160), idempotency_key=None, deadline=FAR)
                 event.listen(store._engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
-                busy = asyncio.create_task(detection.in_thread(go_on.wait, PATIENCE_S))
+                busy = asyncio.create_task(detection.in_thread(keep_the_thread))
+                while not begun.is_set():
+                    await asyncio.sleep(0.001)
                 targets = await adaptation.sections(FAR)
                 assert not busy.done()
                 go_on.set()
