@@ -18,7 +18,7 @@ from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS, TargetModel
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
 from models.vocabulary import SectionKey
 from service.detection import Detection, Floats
-from service.errors import StoreError
+from service.errors import TargetClipsUnusable
 from service.targets import Idempotency, Registration, Sample, TargetStore
 
 _ANY_LENGTH_S = 3600.0
@@ -41,7 +41,11 @@ class Target:
 
 
 class Adaptation:
-    """Registrations against one loaded bundle."""
+    """Registrations against one loaded bundle.
+
+    The database has threads of its own: nothing that is read there waits for clips that are decoded, nor the reverse.
+    One writer at a time, since one that waits for another program's lock keeps its thread.
+    """
 
     def __init__(self, detection: Detection, store: TargetStore) -> None:
         self._detection = detection
@@ -50,10 +54,11 @@ class Adaptation:
         self._known = frozenset(self._detector.sections)
         self._models: dict[SectionKey, tuple[int, TargetModel]] = {}
         self._fitting: defaultdict[SectionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writing = asyncio.Lock()
 
     async def registered(self, key: SectionKey) -> Registration | None:
         """The registration in force for this section, if there is one; the bundle need not know it."""
-        return await self._detection.in_thread(self._store.in_force, key)
+        return await asyncio.to_thread(self._store.in_force, key)
 
     async def target(self, key: SectionKey, deadline: float) -> Target:
         """What scores this section in the target domain now; a registration that cannot is dormant."""
@@ -65,7 +70,7 @@ class Adaptation:
         Raises
         ------
         NoTargetClips : where there are none.
-        StoreError : where those registered cannot be used.
+        TargetClipsUnusable : where those registered cannot score.
         """
         target = await self._target(key, await self.registered(key), deadline)
         if target.model is None or target.version is None:
@@ -75,6 +80,11 @@ class Adaptation:
     async def targets(self, deadline: float) -> list[Target]:
         """Every registration in force, dormant ones too."""
         return [await self._described(one.key, one, deadline) for one in await self.registrations()]
+
+    async def sections(self, deadline: float) -> list[Target]:
+        """What scores each section of the bundle in the target domain now, from one read of the database."""
+        registered = {one.key: one for one in await self.registrations()}
+        return [await self._described(key, registered.get(key), deadline) for key in self._detector.sections]
 
     async def register(
         self, key: SectionKey, clips: Sequence[bytes], *, idempotency_key: str | None, deadline: float
@@ -90,7 +100,7 @@ class Adaptation:
         if idempotency_key is not None:
             request_sha256 = await self._detection.in_thread(_request_sha256, key, clips)
             idempotency = Idempotency(idempotency_key, request_sha256)
-            earlier = await self._detection.in_thread(self._store.replayed, idempotency)
+            earlier = await asyncio.to_thread(self._store.replayed, idempotency)
             if earlier is not None:
                 return await self._target(key, earlier, deadline)
         if not MIN_TARGET_CLIPS <= len(clips) <= MAX_TARGET_CLIPS:
@@ -101,19 +111,21 @@ class Adaptation:
         heard, model = await self._fit(key, clips, deadline)
         samples = [Sample(clip.sha256, clip.duration_s, clip.level_dbfs, clip.clipped_share) for clip in heard]
         rows = list(zip(samples, clips, strict=True))
-        # not in the pool of the clips: one that waits for another program's lock must not hold up scoring
-        registration = await asyncio.to_thread(self._store.register, key, rows, idempotency=idempotency)
+        async with self._writing:
+            registration = await asyncio.to_thread(self._store.register, key, rows, idempotency=idempotency)
         self._models[key] = registration.id, model
         _log.info("registered %d target clips of %s %s, version %d", len(rows), *_names(key), registration.version)
         return Target(key, registration.version, registration, model)
 
     async def registrations(self) -> list[Registration]:
         """Every registration in force, dormant ones too."""
-        return await self._detection.in_thread(self._store.all_in_force)
+        return await asyncio.to_thread(self._store.all_in_force)
 
     async def withdraw(self, key: SectionKey, deadline: float) -> Target:
         """Take a registration out of force; what is in force then."""
-        if await asyncio.to_thread(self._store.withdraw, key):
+        async with self._writing:
+            withdrawn = await asyncio.to_thread(self._store.withdraw, key)
+        if withdrawn:
             _log.info("withdrew the target clips of %s %s", *_names(key))
         self._models.pop(key, None)
         return await self.target(key, deadline)
@@ -133,11 +145,9 @@ class Adaptation:
         """As `_target`, but one that cannot score is dormant: it must not hide the others, nor resist its deletion."""
         try:
             return await self._target(key, registration, deadline)
-        except StoreError as error:
-            if registration is None:
-                raise
+        except TargetClipsUnusable as error:
             _log.error("%s", error)
-            return Target(key, registration.version, registration, None)
+            return Target(key, None if registration is None else registration.version, registration, None)
 
     async def _target(self, key: SectionKey, registration: Registration | None, deadline: float) -> Target:
         if key not in self._known:
@@ -148,11 +158,11 @@ class Adaptation:
         async with self._fitting[key]:
             number, model = self._models.get(key, (None, None))
             if number != registration.id:
-                audio = await self._detection.in_thread(self._store.audio, registration)
+                audio = await asyncio.to_thread(self._store.audio, registration)
                 try:
                     _, model = await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
                 except TargetClipsError as error:
-                    raise StoreError(
+                    raise TargetClipsUnusable(
                         f"The target clips registered for {' '.join(_names(key))}, version {registration.version}, "
                         f"cannot be used with this bundle ({error.__cause__ or error}). Register clips again."
                     ) from error

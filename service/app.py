@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service import problems
+from service import documentation, problems
 from service.middleware import UNKNOWN_ROUTE, RequestContext
 from service.resources import Resources
 from service.routes import health, inventory, scoring, target_samples
@@ -54,11 +54,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.resources = resources
     problems.install(app)
     app.add_middleware(RequestContext, metrics=resources.metrics)
+    documentation.install(app)
     for module in (scoring, target_samples, inventory, health):
         app.include_router(module.router)
     resources.metrics.know_routes([*app.openapi()["paths"], UNKNOWN_ROUTE])

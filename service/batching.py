@@ -88,7 +88,7 @@ class Batcher(Generic[Key, Item, Result]):
         """
         loop = asyncio.get_running_loop()
         if self._draining:
-            raise Draining("The service is shutting down. Send the request again in a moment.")
+            raise Draining
         if self.depth >= self._capacity:
             raise QueueFull(f"{self._capacity} clips are waiting already. Send the request again in a moment.")
         waiting = _Waiting(item, size, deadline, loop.time(), loop.create_future())
@@ -116,7 +116,7 @@ class Batcher(Generic[Key, Item, Result]):
             self._worker.cancel()
         for waiting in chain(self._running, *self._queues.values()):
             if not waiting.result.done():
-                waiting.result.set_exception(Draining("The service shut down before this clip's result."))
+                waiting.result.set_exception(Draining())
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:

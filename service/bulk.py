@@ -19,7 +19,7 @@ from models.errors import DataError, EarwitnessError, NoTargetClips
 from models.vocabulary import Decision, Domain, SectionKey
 from service.adaptation import Adaptation
 from service.detection import Detection
-from service.errors import Draining, MalformedRequest, NotReady, QueueFull
+from service.errors import DeadlinePassed, Draining, MalformedRequest, NotReady, QueueFull, StoreError
 from service.problems import KINDS, TYPE_PREFIX, kind_of
 from service.schemas import ScoreAnswer
 from service.settings import Settings
@@ -28,8 +28,11 @@ from service.targets import TargetStore
 
 _SUFFIXES = {".wav", ".flac", ".ogg"}
 _BUSY = {TYPE_PREFIX + KINDS[error].slug for error in (QueueFull, NotReady, Draining)}
+"""What no clip is answered for: once patience is at an end, the command is."""
+_PASSING = _BUSY | {TYPE_PREFIX + KINDS[error].slug for error in (DeadlinePassed, StoreError)}
+"""What is asked again; beyond `_BUSY` it may be this clip's own trouble, which then becomes a row."""
 _PATIENCE_S = 60.0
-"""How long a busy or loading service is asked again before the command gives up."""
+"""How long a clip is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ def _jobs_of(source: Path, machine_type: str, section: str, domain: str) -> list
         return [Job(source, machine_type, section, domain)]
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [
+                {name.strip(): value.strip() for name, value in row.items() if name and value}
+                for row in csv.DictReader(file, restkey="")
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"The manifest {source} cannot be read ({error}). Save it as CSV in UTF-8.") from error
     if not rows or any(not row.get("path") for row in rows):
@@ -218,7 +224,7 @@ class _Nobody:
 
 
 class HttpScorer:
-    """Scores with the service at ``url``; waits where it is busy."""
+    """Scores with the service at ``url``; asks again where it is busy or slow."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=120.0)
@@ -254,9 +260,10 @@ class HttpScorer:
                 ) from error
             if answer.status_code < 400:
                 return content
-            if content["type"] not in _BUSY:
+            patient = time.monotonic() < until
+            if content["type"] not in (_PASSING if patient else _BUSY):
                 raise Refused(content)
-            if time.monotonic() > until:
+            if not patient:
                 raise ServiceUnavailable(f"The service stayed busy for {_PATIENCE_S:g} s: {content['detail']}")
             time.sleep(float(answer.headers.get("retry-after", "1")))
 

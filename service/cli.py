@@ -20,6 +20,8 @@ from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
 FAILED = 2
+_LAST_ANSWERS_S = 2
+"""How long answers may still be on their way once nothing is in hand any more."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--bundle", type=Path, help="the bundle folder to load (default: as for serve)")
     out = score.add_mutually_exclusive_group()
     out.add_argument(
-        "--csv", type=Path, metavar="F", help="write rows there; clips it already holds are not scored again"
+        "--csv", type=Path, metavar="F", help="write rows there; clips that it has scores of are not scored again"
     )
     out.add_argument("--jsonl", type=Path, metavar="F", help="the same as JSON lines, with the whole answers")
     score.set_defaults(run=_score)
@@ -82,6 +84,7 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
 
     from service.app import create_app
     from service.protocol import Protocol
+    from service.server import Server
 
     app = create_app(settings)
     config = uvicorn.Config(
@@ -92,10 +95,10 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
-    server = uvicorn.Server(config)
     resources = app.state.resources
+    server = Server(config, resources)
     resources.on_refusal = lambda: setattr(server, "should_exit", True)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
@@ -115,12 +118,12 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
     from service.bulk import HttpScorer, LocalScorer, find_jobs, score_all
-    from service.sheets import open_sheet
+    from service.sheets import key_of, open_sheet
 
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     jobs = find_jobs(options.sources, options.machine_type, options.section, options.domain)
     with (
         HttpScorer(options.url) if options.url else LocalScorer(settings) as scorer,
-        open_sheet(options.csv, options.jsonl, scorer.bundle) as sheet,
+        open_sheet(options.csv, options.jsonl, scorer.bundle, {key_of(job.row) for job in jobs}) as sheet,
     ):
         return score_all(jobs, scorer, sheet)

@@ -15,7 +15,8 @@
         ├── Draining
         ├── DeadlinePassed
         ├── ClientGone              nobody waits for the answer any more
-        └── StoreError              the database of target clips cannot be used
+        ├── StoreError              the database of target clips cannot be used
+        └── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
 """
 
 from collections.abc import Sequence
@@ -68,7 +69,10 @@ class NotReady(ServiceError):
 
 
 class Draining(ServiceError):
-    """The service is shutting down."""
+    """The service is shutting down: a new request is not taken on, or one in hand was not done in time."""
+
+    def __init__(self) -> None:
+        super().__init__("The service is shutting down. Send the request again in a moment.")
 
 
 class DeadlinePassed(ServiceError):
@@ -80,4 +84,8 @@ class ClientGone(ServiceError):
 
 
 class StoreError(ServiceError):
-    """The database of target clips, or what is registered there, cannot be used."""
+    """The database of target clips cannot be used."""
+
+
+class TargetClipsUnusable(ServiceError):
+    """The target clips in force cannot score: one is damaged, or the loaded bundle cannot use them."""

@@ -11,11 +11,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.errors import Draining
 from service.telemetry import Metrics
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 UNKNOWN_ROUTE = "unknown"
 """The `route` of paths that nothing serves: paths that clients invent must not become labels."""
+
+MALFORMED = "malformed"
+"""The key in ``scope["state"]`` under which the HTTP protocol leaves the error of a body that is none."""
 
 _WATCHING = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by whoever watches: their successes would bury the rest of the log."""
@@ -48,18 +52,39 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
+        async def body() -> Message:
+            message = await receive()
+            if MALFORMED in state:
+                raise state[MALFORMED]
+            return message
+
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, body, answer)
+        except asyncio.CancelledError:  # by a server that stops, and has waited as long as it may
+            if status:
+                raise
+            await problems.problem(scope, Draining())(scope, receive, answer)
         except Exception as error:
             if status:  # half an answer is out: only closing the connection can tell the client
                 raise
             await problems.problem(scope, error)(scope, receive, answer)
         finally:
-            seconds = time.perf_counter() - begun
-            route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-            self._metrics.observe_request(route, status or problems.CLIENT_GONE, seconds)
-            path = quote(scope["path"])  # a line break in a path must not write a line of the log
-            level = logging.DEBUG if route in _WATCHING and status < 400 else logging.INFO
-            _log.log(
-                level, "%s %s %s %.1f ms request_id=%s", scope["method"], path, status, 1000.0 * seconds, request_id
+            record(
+                self._metrics,
+                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                method=scope["method"],
+                path=scope["path"],
+                status=status or problems.CLIENT_GONE,
+                seconds=time.perf_counter() - begun,
+                request_id=request_id,
             )
+
+
+def record(
+    metrics: Metrics, *, route: str, method: str, path: str, status: int, seconds: float, request_id: str
+) -> None:
+    """Count one request and write its line in the log."""
+    metrics.observe_request(route, status, seconds)
+    level = logging.DEBUG if route in _WATCHING and status < 400 else logging.INFO
+    # quoted: a line break in a path must not write a line of the log
+    _log.log(level, "%s %s %s %.1f ms request_id=%s", method, quote(path), status, 1000.0 * seconds, request_id)

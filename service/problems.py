@@ -29,6 +29,8 @@ CLIENT_GONE = 499
 """What the log and the metrics call an answer that nobody waits for (the convention of proxies; it is never sent)."""
 
 _log = logging.getLogger("service.problems")
+_HANGING_UP = (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed, errors.Draining)
+"""What is answered on a connection's last breath: the rest of its body is not worth reading, nor another request."""
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -51,6 +53,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
+    errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
     errors.IdempotencyConflict: Kind(409, "idempotency-conflict", "Idempotency key used for another request"),
     errors.BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     model_errors.ClipTooLong: Kind(413, "clip-too-long", "Clip too long"),
@@ -84,7 +87,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     if kind is INTERNAL:
         _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
-    if isinstance(error, errors.StoreError):
+    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable)):
         _log.error("%s request_id=%s", error, request_id)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
@@ -98,8 +101,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
-    if isinstance(error, (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed)):
-        headers["Connection"] = "close"  # the rest of the body is not worth reading
+    if isinstance(error, _HANGING_UP):
+        headers["Connection"] = "close"
     return JSONResponse(content, kind.status, headers, MEDIA_TYPE)
 
 

@@ -5,19 +5,18 @@ never be larger than promised whatever its headers say, and is never written to 
 """
 
 import asyncio
+import io
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Collection, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.errors import BodyTooLarge, ClientGone, DeadlinePassed, MalformedRequest, UnsupportedContentType
+from service.admission import Hold
+from service.errors import BodyTooLarge, ClientGone, MalformedRequest, UnsupportedContentType
+from service.multipart import Form, read_parts
 
 AUDIO_TYPES = frozenset(
     {
@@ -28,19 +27,10 @@ AUDIO_TYPES = frozenset(
 MULTIPART = "multipart/form-data"
 _FORM_OVERHEAD_BYTES = 64 * 1024
 """What boundaries, part headers and text fields may add to the clips of a multipart body."""
-_MOST_PARTS = 200
 _KEY_PATTERN = r"[\x21-\x7e]{1,255}"
 
 Result = TypeVar("Result")
 Parameters = TypeVar("Parameters", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A multipart body: text fields in their order, and the bytes of each file by its field."""
-
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    files: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 def content_type(request: Request) -> str:
@@ -48,33 +38,22 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
-async def read_audio(request: Request, limit: int) -> bytes:
+async def read_audio(request: Request, limit: int, hold: Hold) -> bytes:
     """The whole body as one clip, of ``limit`` bytes at most."""
-    body = bytearray()
-    async for chunk in _bounded(request, limit):
-        body += chunk
-    return bytes(body)
+    body = io.BytesIO()
+    async for chunk in _bounded(request, limit, hold):
+        body.write(chunk)
+    return body.getvalue()  # the buffer itself, not a copy of it
 
 
-async def read_form(request: Request, limit: int) -> Form:
+async def read_form(request: Request, limit: int, hold: Hold) -> Form:
     """A multipart body, of ``limit`` bytes (and a little for its boundaries) at most."""
-    body = _bounded(request, limit, _FORM_OVERHEAD_BYTES)
-    parser = MultiPartParser(request.headers, body, max_files=_MOST_PARTS, max_fields=_MOST_PARTS, max_part_size=4096)
-    parser.spool_max_size = limit + _FORM_OVERHEAD_BYTES + 1  # nothing is ever spooled to a file
-    try:
-        items = await parser.parse()
-    except MultiPartException as error:
-        raise MalformedRequest(f"The multipart body cannot be read: {error.message}") from error
-    form = Form()
-    for name, value in items.multi_items():
-        if isinstance(value, UploadFile):
-            form.files.append((name, await value.read()))
-        else:
-            form.texts.append((name, value))
-    return form
+    return await read_parts(
+        request.headers.get("content-type", ""), _bounded(request, limit, hold, _FORM_OVERHEAD_BYTES)
+    )
 
 
-async def _bounded(request: Request, limit: int, overhead: int = 0) -> AsyncGenerator[bytes, None]:
+async def _bounded(request: Request, limit: int, hold: Hold, overhead: int = 0) -> AsyncGenerator[bytes, None]:
     declared = request.headers.get("content-length", "")
     received = 0
     if declared.isdigit() and int(declared) > limit + overhead:
@@ -83,6 +62,7 @@ async def _bounded(request: Request, limit: int, overhead: int = 0) -> AsyncGene
         received += len(chunk)
         if received > limit + overhead:
             raise _too_large(received, limit)
+        hold(len(chunk))
         yield chunk
 
 
@@ -173,21 +153,6 @@ def deadline(request: Request, timeout_s: float) -> float:
         timeout_s = min(timeout_s, int(asked) / 1000.0)
     arrived: float = request.scope["state"]["arrived"]
     return arrived + timeout_s
-
-
-@asynccontextmanager
-async def until(due: float) -> AsyncIterator[None]:
-    """Cancel what happens inside at ``due`` and raise `DeadlinePassed`."""
-    try:
-        async with asyncio.timeout_at(due) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise DeadlinePassed(
-            "The request's time was up before its answer was ready. Allow more with X-Request-Timeout-Ms, send shorter "
-            "clips, or send fewer at once."
-        ) from error
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

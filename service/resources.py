@@ -6,8 +6,8 @@ The port opens at once, so that /livez answers while a large bundle loads; /read
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,8 +15,9 @@ from models.detector import Detector
 from models.errors import EarwitnessError
 from models.vocabulary import SectionKey, check_name
 from service.adaptation import Adaptation
+from service.admission import Admission
 from service.detection import Detection
-from service.errors import NotReady, QueueFull, ServiceError
+from service.errors import NotReady, ServiceError
 from service.settings import Settings
 from service.targets import TargetStore
 from service.telemetry import Metrics
@@ -57,17 +58,17 @@ class Loaded:
 
 
 class Resources:
-    """The settings, metrics, database and loaded bundle of one app."""
+    """The settings, metrics, requests in hand, database and loaded bundle of one app."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.admission = Admission(settings.queue_capacity, settings.max_bytes_in_hand)
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
         self._loaded: Loaded | None = None
         self._detection: Detection | None = None
         self._store: TargetStore | None = None
-        self._in_hand = 0
 
     @property
     def loaded(self) -> Loaded:
@@ -76,33 +77,21 @@ class Resources:
         Raises
         ------
         NotReady : while it loads, and where it could not be loaded.
+        Draining : once the service shuts down.
         """
         if self.refusal is not None:
             raise NotReady(f"The service cannot score: {self.refusal}")
+        self.admission.check_open()
         if self._loaded is None:
             raise NotReady("The bundle is still loading. Ask /readyz, or send the request again in a moment.")
         if not self._loaded.detection.batcher.running:
             raise NotReady("The service no longer runs batches. Restart it.")
         return self._loaded
 
-    @contextmanager
-    def in_hand(self) -> Iterator[None]:
-        """Hold one of the places for clips and registrations.
-
-        Raises
-        ------
-        QueueFull : where all are taken.
-        """
-        capacity = self.settings.queue_capacity
-        if self._in_hand >= capacity:
-            raise QueueFull(
-                f"{capacity} requests are in hand, the most this service holds. Send this one again in a moment."
-            )
-        self._in_hand += 1
-        try:
-            yield
-        finally:
-            self._in_hand -= 1
+    async def drain(self) -> None:
+        """Answer new requests 503, and wait until those in hand are done or their time is up."""
+        self.metrics.ready.set(0)
+        await self.admission.drain(self.settings.drain_s)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -111,7 +100,7 @@ class Resources:
         try:
             yield
         finally:
-            self.metrics.ready.set(0)
+            await self.drain()
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             if self._detection is not None:

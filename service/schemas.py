@@ -13,6 +13,7 @@ from models.decision import Calibration
 from models.encoder import DeviceInfo
 from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
 from service.adaptation import Target
+from service.targets import Standing
 
 TargetState = Literal["current", "stale"]
 
@@ -209,8 +210,9 @@ class TargetSamples(_Schema):
     domain: Domain
     version: int | None
     """0: those the bundle was trained with; 1 and up: registrations; null: none."""
-    state: Literal["in_force", "dormant", "none"]
-    """Dormant: the loaded bundle lacks the section or cannot use the clips; under one that can they score again."""
+    state: Literal["in_force", "dormant", "none", "superseded", "withdrawn"]
+    """Dormant: the loaded bundle lacks the section or cannot use the clips; under one that can they score again.
+    Superseded or withdrawn: a repeated registration that is not in force any more, by a later one or by DELETE."""
     threshold: float | None
     threshold_rule: ThresholdRule | None
     calibration_clips: int
@@ -228,7 +230,7 @@ class TargetSamples(_Schema):
             "section": target.key.section,
             "domain": Domain.TARGET,
             "version": target.version,
-            "state": "in_force" if target.model is not None else "none" if registration is None else "dormant",
+            "state": _state(target),
             "threshold": None if calibration is None else calibration.threshold,
             "threshold_rule": None if calibration is None else calibration.rule,
             "calibration_clips": 0 if calibration is None else len(calibration.scores),
@@ -247,6 +249,14 @@ class TargetSamples(_Schema):
     def of(cls, target: Target) -> Self:
         """The listing's entry for a target."""
         return cls(**cls.facts(target))
+
+
+def _state(target: Target) -> str:
+    if target.registration is not None and target.registration.standing is not Standing.IN_FORCE:
+        return target.registration.standing
+    if target.model is not None:
+        return "in_force"
+    return "none" if target.registration is None else "dormant"
 
 
 class TargetSamplesAnswer(TargetSamples):

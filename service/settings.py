@@ -55,7 +55,11 @@ class Settings(BaseSettings):
 
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 64
     """How many clips and registrations may be in hand at once, from the first byte of the body to the answer; one more
-    is answered 429. Times max_upload_bytes, this bounds the memory that bodies can take."""
+    is answered 429."""
+
+    max_bytes_in_hand: Annotated[int, Field(ge=1024)] = 512 * _MIB
+    """How many bytes the bodies in hand may have together, each held once in memory; one that would pass this is
+    answered 429, unless it is the only one."""
 
     max_batch_windows: Annotated[int, Field(ge=1, le=4096)] = 32
     """The most ten-second windows that go through the networks in one run."""

@@ -1,17 +1,24 @@
-"""Where ``score`` puts its rows: a CSV file, JSON lines or the screen. A file is continued after any interruption."""
+"""Where ``score`` puts its rows: a CSV file, JSON lines or the screen.
+
+A file is continued after any interruption. A row that says why a clip could not be scored is kept where the clip itself
+is the reason; any other reason (a busy service, a locked file) may be gone, and the clip is asked again.
+"""
 
 import csv
 import io
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from models.errors import DataError
+from models.errors import AudioError, DataError
+from service.problems import KINDS, TYPE_PREFIX
 
 Row = Mapping[str, Any]
 RowKey = tuple[str, str, str, str]
@@ -19,14 +26,20 @@ _KEY = ("path", "machine_type", "section", "domain")
 COLUMNS = (
     *_KEY,
     *("decision", "anomaly_score", "decision_score", "threshold", "threshold_rule", "p_value", "calibration_clips"),
-    *("deviation", "warnings", "bundle", "target_version", "error"),
+    *("deviation", "warnings", "bundle", "target_version", "error_type", "error"),
 )
+_LASTING = {TYPE_PREFIX + kind.slug for error, kind in KINDS.items() if issubclass(error, AudioError)}
 
 
 def key_of(row: Row) -> RowKey:
     """What makes a row the same clip asked the same question."""
     path, machine_type, section, domain = (str(row[name]) for name in _KEY)
     return path, machine_type, section, domain
+
+
+def is_settled(row: Row) -> bool:
+    """Whether asking again cannot give another row: the clip was scored, or cannot be because of what it is."""
+    return not row.get("error") or row["error"]["type"] in _LASTING
 
 
 class Sheet(ABC):
@@ -89,20 +102,32 @@ class Csv(Sheet):
         reader = csv.DictReader(io.StringIO(content))
         if content and tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError("its columns are others")
-        return [{**row, "error": row["error"] or None} for row in reader]
+        return [
+            {
+                **row,
+                "warnings": [{"code": code} for code in row["warnings"].split()],
+                "error": {"type": row["error_type"], "detail": row["error"]} if row["error"] else None,
+            }
+            for row in reader
+        ]
 
     def write(self, row: Row) -> None:
         """Append one row."""
         flat = dict(row)
         flat["warnings"] = " ".join(warning["code"] for warning in row.get("warnings", ()))
-        flat["error"] = row["error"]["detail"].replace("\n", " ") if row.get("error") else ""
+        error = row.get("error") or {"type": "", "detail": ""}
+        flat["error_type"], flat["error"] = error["type"], error["detail"].replace("\n", " ")
         self._writer.writerow(flat)
         self._file.flush()
 
 
 @contextmanager
-def open_sheet(csv_file: Path | None, jsonl_file: Path | None, bundle: str) -> Iterator[Sheet]:
-    """The sheet that was asked for, with the rows it already has; what an interrupted write left at its end is cut off.
+def open_sheet(
+    csv_file: Path | None, jsonl_file: Path | None, bundle: str, asked: Collection[RowKey] = ()
+) -> Iterator[Sheet]:
+    """The sheet that was asked for, with the rows it already has.
+
+    What an interrupted write left at its end is cut off, and rows of ``asked`` that are not settled are taken out.
 
     Raises
     ------
@@ -114,22 +139,42 @@ def open_sheet(csv_file: Path | None, jsonl_file: Path | None, bundle: str) -> I
         return
     kind: type[Csv] | type[JsonLines] = Csv if csv_file else JsonLines
     try:
-        file = path.open("a+", encoding="utf-8", errors="surrogateescape", newline="")
+        with _open(path, "a+") as file:
+            file.seek(0)
+            content = file.read()
+            whole = content[: content.rfind("\n") + 1]
+            try:
+                if content and not whole:
+                    raise ValueError("it has no whole line")  # noqa: TRY301
+                rows = {key_of(row): row for row in kind.read(whole)}
+                kept = {key: row for key, row in rows.items() if is_settled(row) or key not in asked}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{path} is no result of this command ({error}). Choose a new file.") from error
+            _refuse_other_bundles(path, rows.values(), bundle)
+            file.truncate(len(whole.encode(errors="surrogateescape")))
+        if len(kept) < len(rows):
+            _rewrite(path.resolve(), kind, kept.values())
+        file = _open(path, "a")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}). Choose another file.") from error
     with file:
-        file.seek(0)
-        content = file.read()
-        whole = content[: content.rfind("\n") + 1]
-        try:
-            if content and not whole:
-                raise ValueError("it has no whole line")  # noqa: TRY301
-            rows = {key_of(row): row for row in kind.read(whole)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no result of this command ({error}). Choose a new file.") from error
-        _refuse_other_bundles(path, rows.values(), bundle)
-        file.seek(file.truncate(len(whole.encode(errors="surrogateescape"))))
-        yield kind(file, rows)
+        yield kind(file, kept)
+
+
+def _open(path: Path, mode: str) -> TextIO:
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]
+
+
+def _rewrite(path: Path, kind: type[Csv] | type[JsonLines], rows: Iterable[Row]) -> None:
+    """Put a file of ``rows`` in the place of ``path``; a kill leaves the one or the other."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _open(partial, "w") as file:
+        sheet = kind(file, {})
+        for row in rows:
+            sheet.write(row)
+        os.fsync(file.fileno())
+    shutil.copymode(path, partial)
+    partial.replace(path)
 
 
 def _refuse_other_bundles(path: Path, rows: Iterable[Row], bundle: str) -> None:

@@ -12,10 +12,12 @@ from the clips and the bundle (`service.adaptation`).
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,9 +31,11 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     UniqueConstraint,
+    and_,
     create_engine,
     delete,
     event,
@@ -44,10 +48,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.vocabulary import Domain, SectionKey
-from service.errors import IdempotencyConflict, StoreError
+from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable
 
 SCHEMA_VERSION = 1
-_BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_S = 10.0
+"""How long another program's lock on the database is waited for."""
 _log = logging.getLogger("service.targets")
 
 _metadata = MetaData()
@@ -103,15 +108,26 @@ class Sample:
     clipped_share: float
 
 
+class Standing(StrEnum):
+    """What became of a registration."""
+
+    IN_FORCE = "in_force"
+    SUPERSEDED = "superseded"
+    """Another registration of the section is in force."""
+    WITHDRAWN = "withdrawn"
+    """No registration of the section is in force."""
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One version of a section's target clips."""
+    """One version of a section's target clips, as it stood when it was read."""
 
     id: int
     key: SectionKey
     domain: Domain
     version: int
     registered_at: datetime
+    standing: Standing
     samples: tuple[Sample, ...]
 
 
@@ -129,7 +145,7 @@ class TargetStore:
     Every method raises `StoreError` where the database cannot be used: locked for too long, full, damaged, or gone.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Open the database at ``url`` and create what is missing.
 
         Raises
@@ -139,7 +155,7 @@ class TargetStore:
         self.file = Path(url.removeprefix("sqlite:///"))
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = _engine(url)
+            self._engine = _engine(url, busy_timeout_s)
             with self._engine.begin() as connection:
                 _prepare(connection, self.file)
             self._inode = self.file.stat().st_ino
@@ -215,22 +231,21 @@ class TargetStore:
     def all_in_force(self) -> list[Registration]:
         """Every registration in force, in the order of machine types and sections."""
         with self._reading() as connection:
-            numbers = connection.scalars(select(_in_force.c.registration_id).order_by(*_in_force.primary_key))
-            return [_registration(connection, number) for number in numbers]
+            return _registrations_of(connection, select(_in_force.c.registration_id))
 
     def audio(self, registration: Registration) -> list[bytes]:
         """The clips of a registration as they were received.
 
         Raises
         ------
-        StoreError : where a clip is not the one that was registered.
+        TargetClipsUnusable : where a clip is not the one that was registered.
         """
         with self._reading() as connection:
             query = select(_clips.c.sha256, _clips.c.audio).filter_by(registration_id=registration.id)
             rows = connection.execute(query.order_by(_clips.c.position)).all()
         for position, (sha256, audio) in enumerate(rows, 1):
             if hashlib.sha256(audio).hexdigest() != sha256:
-                raise StoreError(
+                raise TargetClipsUnusable(
                     f"{self.file}: target clip {position} of {registration.key.machine_type} "
                     f"{registration.key.section}, version {registration.version}, is damaged. Register the clips again."
                 )
@@ -270,14 +285,15 @@ def _reason(error: OSError | SQLAlchemyError) -> object:
     return getattr(error, "orig", None) or error
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, busy_timeout_s: float) -> Engine:
     """An engine with SQLite's own transactions: writers queue at BEGIN, a commit is on the disk when it returns."""
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver would begin late and leave reads outside the transaction
-        for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        busy_timeout = f"busy_timeout={round(1000.0 * busy_timeout_s)}"
+        for pragma in (busy_timeout, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -327,14 +343,37 @@ def _replayed(connection: Connection, idempotency: Idempotency) -> Registration 
 
 
 def _registration(connection: Connection, number: int) -> Registration:
-    head = connection.execute(select(_registrations).filter_by(id=number)).one()
-    facts = (_clips.c.sha256, _clips.c.duration_s, _clips.c.level_dbfs, _clips.c.clipped_share)
-    query = select(*facts).filter_by(registration_id=number).order_by(_clips.c.position)
-    return Registration(
-        id=number,
-        key=SectionKey(head.machine_type, head.section),
-        domain=Domain(head.domain),
-        version=head.version,
-        registered_at=datetime.fromisoformat(head.registered_at),
-        samples=tuple(Sample(**row._mapping) for row in connection.execute(query)),
+    (registration,) = _registrations_of(connection, [number])
+    return registration
+
+
+def _registrations_of(connection: Connection, numbers: Select[tuple[int]] | list[int]) -> list[Registration]:
+    """The registrations of these ids, in the order of machine types and sections, by two statements however many."""
+    same_section = and_(*(_in_force.c[name] == _registrations.c[name] for name in _SECTION))
+    heads = (
+        select(_registrations, _in_force.c.registration_id.label("current"))
+        .outerjoin(_in_force, same_section)
+        .where(_registrations.c.id.in_(numbers))
+        .order_by(*(_registrations.c[name] for name in _SECTION))
     )
+    facts = (_clips.c.sha256, _clips.c.duration_s, _clips.c.level_dbfs, _clips.c.clipped_share)
+    clips = (
+        select(_clips.c.registration_id, *facts)
+        .where(_clips.c.registration_id.in_(numbers))
+        .order_by(_clips.c.registration_id, _clips.c.position)
+    )
+    samples: defaultdict[int, list[Sample]] = defaultdict(list)
+    for number, *sample in connection.execute(clips):
+        samples[number].append(Sample(*sample))
+    return [
+        Registration(
+            id=head.id,
+            key=SectionKey(head.machine_type, head.section),
+            domain=Domain(head.domain),
+            version=head.version,
+            registered_at=datetime.fromisoformat(head.registered_at),
+            standing={head.id: Standing.IN_FORCE, None: Standing.WITHDRAWN}.get(head.current, Standing.SUPERSEDED),
+            samples=tuple(samples[head.id]),
+        )
+        for head in connection.execute(heads)
+    ]

@@ -1,6 +1,11 @@
 """`--soak`: the same tests at full numbers, for the record (`make soak`)."""
 
+import hypothesis
 import pytest
+
+# an example that takes long on a machine with much else to do has found nothing
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

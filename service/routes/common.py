@@ -41,12 +41,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
     404: "Unknown machine type or section; `known` lists those there are.",
-    409: "No target clips are known here, or the Idempotency-Key belongs to another request.",
+    409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's.",
     413: "The body is too large or the clip too long.",
     415: "Not audio, or a content type that is not read here.",
     422: "Audio that cannot be scored: too short, silent, not finite, not decodable.",
     429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
-    503: "Not ready, shutting down, or target clips unavailable. Retry-After says when to come back.",
+    503: "Not ready, shutting down, or the database of target clips unavailable. Retry-After says when to come back.",
     504: "The request's deadline passed.",
 }
 

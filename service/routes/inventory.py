@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from models.vocabulary import Domain, SectionKey
 from service.adaptation import Target
-from service.requests import deadline, until
+from service.requests import deadline
 from service.resources import Loaded
 from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
 from service.schemas import BundleAnswer, DeviceAnswer, DomainAnswer, SectionAnswer, SectionsAnswer
@@ -22,8 +22,8 @@ router = APIRouter(tags=["inventory"], dependencies=[query_of()])
 async def sections(request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId) -> SectionsAnswer:
     """Every machine type and section, its domains, thresholds, calibration and target version."""
     due = deadline(request, resources.settings.request_timeout_s)
-    async with until(due):
-        answers = [_section(loaded, await loaded.adaptation.target(key, due)) for key in loaded.detector.sections]
+    async with resources.admission.until(due):
+        answers = [_section(loaded, target) for target in await loaded.adaptation.sections(due)]
     return SectionsAnswer(sections=answers, bundle=loaded.bundle_id, request_id=request_id)
 
 

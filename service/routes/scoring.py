@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from models.vocabulary import Domain
+from service.admission import Hold
 from service.requests import (
     AUDIO_TYPES,
     MULTIPART,
@@ -16,7 +17,6 @@ from service.requests import (
     read_form,
     refuse_unknown,
     unsupported,
-    until,
     while_connected,
 )
 from service.resources import Loaded, Resources
@@ -72,26 +72,26 @@ async def score(request: Request, resources: InResources, loaded: InLoaded, requ
     """Say how anomalous a clip is, and whether that is normal for this machine, in this condition."""
     settings = resources.settings
     due = deadline(request, settings.request_timeout_s)
-    with resources.in_hand():
-        async with until(due):
-            wanted, audio = await _read(request, loaded, settings.max_upload_bytes)
+    with resources.admission.place() as hold:
+        async with resources.admission.until(due):
+            wanted, audio = await _read(request, loaded, settings.max_upload_bytes, hold)
             return await while_connected(
                 request, _score(resources, loaded, wanted, audio, due=due, request_id=request_id)
             )
 
 
-async def _read(request: Request, loaded: Loaded, limit: int) -> tuple[ScoreParameters, bytes]:
+async def _read(request: Request, loaded: Loaded, limit: int, hold: Hold) -> tuple[ScoreParameters, bytes]:
     media, query = content_type(request), request.query_params.multi_items()
     refuse_unknown("query parameter", {name for name, _ in query}, ScoreParameters.model_fields)
     if media == MULTIPART:
-        form = await read_form(request, limit)
+        form = await read_form(request, limit, hold)
         audio = one_file(form)
         return parameters(ScoreParameters, [*query, *form.texts]), audio
     if media not in AUDIO_TYPES:
         raise unsupported(request, [MULTIPART, "audio/wav", "audio/flac", "audio/ogg"])
     wanted = parameters(ScoreParameters, query)
     loaded.find(wanted.machine_type, wanted.section)  # a wrong name is told before the clip is sent
-    return wanted, await read_audio(request, limit)
+    return wanted, await read_audio(request, limit, hold)
 
 
 async def _score(

@@ -17,7 +17,6 @@ from service.requests import (
     parameters,
     read_form,
     unsupported,
-    until,
     while_connected,
 )
 from service.resources import Loaded, Resources
@@ -81,9 +80,9 @@ async def register(
     due, replay_key = deadline(request, settings.request_timeout_s), idempotency_key(request)
     if content_type(request) != MULTIPART:
         raise unsupported(request, [MULTIPART])
-    with resources.in_hand():
-        async with until(due):
-            form = await read_form(request, settings.max_registration_bytes)
+    with resources.admission.place() as hold:
+        async with resources.admission.until(due):
+            form = await read_form(request, settings.max_registration_bytes, hold)
             clips = many_files(form)
             wanted = parameters(RegistrationParameters, form.texts)
             key = loaded.find(wanted.machine_type, wanted.section)
@@ -105,7 +104,7 @@ async def listing(
 ) -> TargetSamplesListing:
     """Every registration in force; those whose section the loaded bundle lacks are listed as dormant."""
     due = deadline(request, resources.settings.request_timeout_s)
-    async with until(due):
+    async with resources.admission.until(due):
         entries = [TargetSamples.of(target) for target in await loaded.adaptation.targets(due)]
     return TargetSamplesListing(target_samples=entries, bundle=loaded.bundle_id, request_id=request_id)
 
@@ -128,7 +127,7 @@ async def one(
 ) -> TargetSamplesAnswer:
     """The target clips in force for one section: a registration, the bundle's own (version 0) or none (null)."""
     due = deadline(request, resources.settings.request_timeout_s)
-    async with until(due):
+    async with resources.admission.until(due):
         key = await _known(loaded, machine_type, section)
         return _answer(await loaded.adaptation.target(key, due), loaded, request_id)
 
@@ -151,7 +150,7 @@ async def withdraw(
 ) -> TargetSamplesAnswer:
     """Take a registration out of force; the answer says what is in force then: version 0, or null for none."""
     due = deadline(request, resources.settings.request_timeout_s)
-    async with until(due):
+    async with resources.admission.until(due):
         key = await _known(loaded, machine_type, section)
         target = await loaded.adaptation.withdraw(key, due)
         await _refresh(resources, loaded)

@@ -1,5 +1,6 @@
 """A real service in a process of its own, on a free port."""
 
+import http.client
 import os
 import signal
 import socket
@@ -9,10 +10,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import httpx
 
 REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 180.0
+"""How long a machine that has much else to do may take over anything."""
 
 
 def free_port() -> int:
@@ -40,7 +44,7 @@ class Server:
         }
         self._command = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", str(self.port)]
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def begin(self) -> None:
         """Start the process."""
@@ -53,7 +57,7 @@ class Server:
         """Start the process and wait until it is ready."""
         self.begin()
         assert self.process is not None
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             assert self.process.poll() is None, self.log.read_text()
             try:
@@ -68,7 +72,7 @@ class Server:
         """End the process without a word to it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def stop(self) -> int:
         """Ask the process to end; its exit status."""
@@ -77,7 +81,7 @@ class Server:
             return 0
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -86,3 +90,39 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class Upload:
+    """A raw ``POST /score`` that the service has taken on, and whose body comes as we please."""
+
+    def __init__(self, server: Server, fields: dict[str, str], size: int, *headers: str) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+        head = (
+            f"POST /score?{urlencode(fields)} HTTP/1.1",
+            *("Host: localhost", "Content-Type: audio/wav", f"Content-Length: {size}", "Expect: 100-continue"),
+            *headers,
+        )
+        self.send("\r\n".join([*head, "", ""]).encode())
+        begun = b""
+        while not begun.endswith(b"\r\n\r\n"):  # it is sent when the body is first asked for
+            begun += self._connection.recv(1)
+        assert begun.startswith(b"HTTP/1.1 100 ")
+
+    def send(self, content: bytes) -> None:
+        """Send a part of the body."""
+        self._connection.sendall(content)
+
+    def answer(self) -> httpx.Response:
+        """What the service answers."""
+        return answer_on(self._connection)
+
+    def close(self) -> None:
+        """Leave."""
+        self._connection.close()
+
+
+def answer_on(connection: socket.socket) -> httpx.Response:
+    """The answer that comes on a connection."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return httpx.Response(answer.status, headers=httpx.Headers(answer.getheaders()), content=answer.read())

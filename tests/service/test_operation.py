@@ -6,8 +6,10 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from models.bundle import Bundle, write_bundle
+from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain
 from service.app import create_app
 from service.settings import Settings, unknown_variables
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
-from tests.service.servers import REPOSITORY, Server
+from tests.service.servers import PATIENCE_S, REPOSITORY, Server, Upload
 
 FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
 
@@ -33,36 +36,62 @@ def small(bundle_folder: Path, tmp_path: Path) -> Settings:
     return Settings(bundle=bundle_folder, database=str(tmp_path / "targets.db"), device=Device.CPU, threads=1)
 
 
-def visit(settings: Settings, *paths: str, wait: bool) -> list[httpx.Response]:
-    """Ask an app for ``paths``, at once or after it has loaded or refused to."""
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """An app that begins to load, and a client of it."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://earwitness") as client,
+    ):
+        yield client
+
+
+async def loading_ends(client: httpx.AsyncClient) -> None:
+    """Wait until the app is ready, or has refused to be."""
+    async with asyncio.timeout(PATIENCE_S):
+        while "still loading" in (await client.get("/readyz")).text:
+            await asyncio.sleep(0.01)
+
+
+def visit(settings: Settings, *paths: str) -> list[httpx.Response]:
+    """Ask an app for ``paths`` after it has loaded or refused to."""
 
     async def scenario() -> list[httpx.Response]:
-        app = create_app(settings)
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://earwitness") as client,
-        ):
-            until = time.monotonic() + 20
-            while wait and time.monotonic() < until and "still loading" in (await client.get("/readyz")).text:
-                await asyncio.sleep(0.01)
+        async with running(settings) as client:
+            await loading_ends(client)
             return [await client.get(path) for path in paths]
 
     return asyncio.run(scenario())
 
 
-def test_alive_at_once_and_ready_when_loaded(small: Settings) -> None:
+def test_alive_at_once_and_ready_when_loaded(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the canary is reproduced, all but /livez, /metrics and the documentation is 503 with Retry-After."""
-    alive, ready, sections, metrics = visit(small, "/livez", "/readyz", "/sections", "/metrics", wait=False)
-    assert alive.status_code == metrics.status_code == 200
-    for answer in (ready, sections):
-        assert answer.status_code == 503
-        assert answer.json()["type"] == "urn:earwitness:problem:not-ready"
-        assert int(answer.headers["Retry-After"]) > 0
-    assert "earwitness_ready 0.0" in metrics.text
-    ready, metrics = visit(small, "/readyz", "/metrics", wait=True)
-    assert ready.status_code == 200
-    assert "earwitness_ready 1.0" in metrics.text
+    load, may_load = Detector.load, threading.Event()
+
+    def load_when_it_may(*arguments: Any, **options: Any) -> Detector:
+        assert may_load.wait(PATIENCE_S)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(Detector, "load", load_when_it_may)
+
+    async def scenario() -> None:
+        async with running(small) as client:
+            for path in ("/livez", "/metrics", "/docs"):
+                assert (await client.get(path)).status_code == 200
+            assert "earwitness_ready 0.0" in (await client.get("/metrics")).text
+            for path in ("/readyz", "/sections"):
+                answer = await client.get(path)
+                assert answer.status_code == 503
+                assert answer.json()["type"] == "urn:earwitness:problem:not-ready"
+                assert int(answer.headers["Retry-After"]) > 0
+            may_load.set()
+            await loading_ends(client)
+            assert (await client.get("/readyz")).status_code == 200
+            assert "earwitness_ready 1.0" in (await client.get("/metrics")).text
+
+    asyncio.run(scenario())
 
 
 def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: Settings, tmp_path: Path) -> None:
@@ -71,7 +100,7 @@ def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: S
     canary = dataclasses.replace(bundle.canary, expected=bundle.canary.expected + 10.0)
     write_bundle(tmp_path / "wrong", dataclasses.replace(bundle, canary=canary))
     settings = small.model_copy(update={"bundle": tmp_path / "wrong"})
-    alive, ready = visit(settings, "/livez", "/readyz", wait=True)
+    alive, ready = visit(settings, "/livez", "/readyz")
     assert alive.status_code == 200
     assert ready.status_code == 503
     assert "canary" in ready.json()["detail"]
@@ -102,7 +131,7 @@ def test_what_cannot_be_served_ends_with_a_sentence(
         env=settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr.splitlines()[-1]
@@ -121,7 +150,7 @@ def test_a_port_that_is_taken_ends_with_a_sentence(bundle_folder: Path, tmp_path
             env={"EARWITNESS_DATABASE": str(tmp_path / "db")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     assert done.returncode == 2, done.stderr
     assert (
@@ -132,29 +161,60 @@ def test_a_port_that_is_taken_ends_with_a_sentence(bundle_folder: Path, tmp_path
 
 def test_cuda_is_refused_where_it_cannot_run(small: Settings) -> None:
     """And never silently replaced by the CPU."""
-    (ready,) = visit(small.model_copy(update={"device": Device.CUDA}), "/readyz", wait=True)
+    (ready,) = visit(small.model_copy(update={"device": Device.CUDA}), "/readyz")
     if ready.status_code == 200:
         pytest.skip("this machine has a GPU")
     assert "device=cpu" in ready.json()["detail"]
 
 
+def begin_to_stop(server: Server) -> None:
+    """Tell the service to stop, and wait until it says that it drains."""
+    assert server.process is not None
+    server.process.terminate()
+    until = time.monotonic() + PATIENCE_S
+    while (answer := server.client.get("/readyz")).status_code == 200:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:earwitness:problem:draining"
+
+
 def test_sigterm_finishes_what_is_in_hand(bundle_folder: Path, tmp_path: Path) -> None:
-    """A clip that is being sent when the service is told to stop still gets its score."""
-    server = Server(bundle_folder, tmp_path / "db", tmp_path / "log").start()
+    """A clip that is being sent gets its score; meanwhile the service lives, is not ready and takes on no other."""
+    patient = {"drain_s": PATIENCE_S, "request_timeout_s": PATIENCE_S}
+    server = Server(bundle_folder, tmp_path / "db", tmp_path / "log", **patient).start()
     audio = wav(sound(FAN_0, 500))
+    with closing(Upload(server, FIELDS, len(audio))) as upload:
+        upload.send(audio[:1000])
+        begin_to_stop(server)
+        assert server.client.get("/livez").status_code == 200
+        assert "earwitness_ready 0.0" in server.client.get("/metrics").text
+        for answer in (
+            server.client.post("/score", params=FIELDS, content=audio, headers={"Content-Type": "audio/wav"}),
+            server.client.get("/sections"),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "urn:earwitness:problem:draining"
+            assert int(answer.headers["Retry-After"]) > 0
+            assert answer.headers["Connection"] == "close"
+        upload.send(audio[1000:])
+        assert upload.answer().json()["decision"] == "normal"
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
 
-    def body() -> Iterator[bytes]:
-        yield audio[:1000]
+
+def test_a_drain_that_runs_out_of_time_tells_who_waits(bundle_folder: Path, tmp_path: Path) -> None:
+    """503 with Retry-After for a body that does not go on, then the end, with exit status 0 and no stack trace."""
+    server = Server(bundle_folder, tmp_path / "db", tmp_path / "log", drain_s=0.5, request_timeout_s=3600).start()
+    with closing(Upload(server, FIELDS, 99_999)) as upload:
+        upload.send(bytes(1000))
         assert server.process is not None
-        time.sleep(0.1)
         server.process.terminate()
-        time.sleep(0.3)
-        yield audio[1000:]
-
-    answer = httpx.post(
-        f"{server.url}/score", params=FIELDS, content=body(), headers={"Content-Type": "audio/wav"}, timeout=20
-    )
-    assert answer.status_code == 200
+        answer = upload.answer()
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:earwitness:problem:draining"
+    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+    assert int(answer.headers["Retry-After"]) > 0
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
 

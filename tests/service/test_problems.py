@@ -1,15 +1,13 @@
 """Every error of the contract by a real request: a clear problem, nothing stored, the service still ready."""
 
-import asyncio
-import http.client
 import inspect
 import io
+import re
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import service.errors
 from models.errors import AudioError, EarwitnessError
 from service import problems
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
-from tests.service.servers import Server
+from tests.service.servers import PATIENCE_S, Server, Upload, answer_on
 
 FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
 GOOD = wav(sound(FAN_0, 400))
@@ -289,25 +287,10 @@ def test_a_deadline_must_be_a_number(server: Server, given: str) -> None:
 
 
 def test_a_passed_deadline_is_told(server: Server) -> None:
-    """504, for a clip that takes longer and for a body that never ends."""
-    audio = wav(sound(FAN_0, 404, seconds=60.0))
-    answer = server.client.post(
-        "/score", data=FIELDS, files={"audio": ("clip.wav", audio)}, headers={"X-Request-Timeout-Ms": "5"}
-    )
-    check(answer, 504, "deadline-passed", "X-Request-Timeout-Ms")
-
-    def slowly() -> Iterator[bytes]:
-        yield GOOD[:1000]
-        time.sleep(0.4)
-        yield GOOD[1000:]
-
-    answer = server.client.post(
-        "/score",
-        params=FIELDS,
-        content=slowly(),
-        headers={"Content-Type": "audio/wav", "X-Request-Timeout-Ms": "100"},
-    )
-    check(answer, 504, "deadline-passed")
+    """504, for a body that does not go on."""
+    with closing(Upload(server, FIELDS, len(GOOD), "X-Request-Timeout-Ms: 100")) as upload:
+        upload.send(GOOD[:1000])
+        check(upload.answer(), 504, "deadline-passed", "X-Request-Timeout-Ms")
 
 
 LINE = b"POST /score?machine_type=fan&section=00&domain=source HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
@@ -321,76 +304,99 @@ NO_HTTP = {
     "a header of a megabyte": LINE + b"X-Long: " + b"a" * MIB,
     "headers without an end": LINE + b"X-One: b\r\n" * 100_000,
 }
+IN_THE_BODY = {"a broken chunk"}
+
+
+def refusals(server: Server) -> dict[str, float]:
+    """How many requests of each route were rejected so far."""
+    pattern = r'earwitness_requests_total\{outcome="rejected",route="([^"]*)"\} (.*)'
+    return {route: float(count) for route, count in re.findall(pattern, server.client.get("/metrics").text)}
 
 
 @pytest.mark.parametrize("case", NO_HTTP, ids=str)
 def test_what_is_no_request_gets_a_problem(server: Server, case: str) -> None:
-    """Refused by the parser, long before the application; endless headers are not kept."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    """Refused by the parser, the body's faults by the application; endless headers are not kept. It is counted once."""
+    before = refusals(server)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
         with suppress(ConnectionError):  # it may close while we still send
             connection.sendall(NO_HTTP[case])
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        headers, content = httpx.Headers(answer.getheaders()), answer.read()
-    assert headers["Connection"] == "close"
-    check(httpx.Response(answer.status, headers=headers, content=content), 400, "malformed-request")
+        answer = answer_on(connection)
+    assert answer.headers["Connection"] == "close"
+    problem = check(answer, 400, "malformed-request")
+    after = refusals(server)
+    route = "/score" if case in IN_THE_BODY else "unknown"
+    assert after == {**before, route: before[route] + 1}
+    (line,) = (line for line in server.log.read_text().splitlines() if f"request_id={problem['request_id']}" in line)
+    assert " 400 " in line
 
 
-@contextmanager
-def hold_the_only_place(post: Callable[[Any], httpx.Response]) -> Iterator[list[httpx.Response]]:
-    """Send the half of a clip, and the rest at the end; the holder's answer is then in the list."""
-    begun, go_on = threading.Event(), threading.Event()
-    held: list[httpx.Response] = []
+@pytest.mark.parametrize("path", ["/score?machine_type=fan&section=00&domain=source", "/livez"])
+def test_trailers_without_an_end_are_not_kept(server: Server, path: str) -> None:
+    """Neither where the body is waited for nor where the answer does not need it: the connection is closed."""
+    head = f"POST {path}" if "?" in path else f"GET {path}"
+    head += " HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nR\r\n0\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
+        connection.sendall(head.encode())
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"X-One: b\r\n" * 10_000_000)
 
-    def body() -> Iterator[bytes]:
-        yield GOOD[:1000]
-        begun.set()
-        assert go_on.wait(30)
-        yield GOOD[1000:]
 
-    holder = threading.Thread(target=lambda: held.append(post(body())))
-    holder.start()
-    assert begun.wait(10)
-    time.sleep(0.3)  # its first bytes are on their way
-    try:
-        yield held
-    finally:
-        go_on.set()
-        holder.join(30)
+def test_trailers_are_allowed(server: Server) -> None:
+    """A few of them, after chunks of any size; the connection serves on."""
+    chunks = (100, 70_000, 1, len(GOOD) - 70_101)
+    body, start = b"", 0
+    for size in chunks:
+        body += b"%x\r\n%b\r\n" % (size, GOOD[start : start + size])
+        start += size
+    body += b"0\r\nX-Checksum: 0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
+        for _ in range(2):
+            connection.sendall(LINE + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+            assert answer_on(connection).json()["decision"] == "normal"
 
 
 def test_one_more_than_can_be_held_is_sent_away(bundle_folder: Path, tmp_path: Path) -> None:
     """429 with Retry-After while the only place is taken; a place again once its holder is answered or gone."""
-    with Server(bundle_folder, tmp_path / "db", tmp_path / "log", queue_capacity=1) as small:
+    settings = {"queue_capacity": 1, "request_timeout_s": PATIENCE_S}
+    with Server(bundle_folder, tmp_path / "db", tmp_path / "log", **settings) as small:
 
-        def post(content: Any) -> httpx.Response:
-            headers = {"Content-Type": "audio/wav"}
-            return httpx.post(f"{small.url}/score", params=FIELDS, content=content, headers=headers, timeout=30)
+        def post() -> httpx.Response:
+            return small.client.post("/score", params=FIELDS, content=GOOD, headers={"Content-Type": "audio/wav"})
 
-        with hold_the_only_place(post) as held:
-            answer = post(GOOD)
-            while answer.status_code == 200 and not held:  # until the holder has the place, we may have it ourselves
-                answer = post(GOOD)
-        check(answer, 429, "queue-full", "1 requests")
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert held[0].status_code == 200
-        assert post(GOOD).status_code == 200
+        with closing(Upload(small, FIELDS, len(GOOD))) as holder:
+            answer = post()
+            check(answer, 429, "queue-full", "1 requests")
+            assert int(answer.headers["Retry-After"]) >= 1
+            holder.send(GOOD)
+            assert holder.answer().status_code == 200
+        assert post().status_code == 200
 
-        async def leave() -> None:
-            _, writer = await asyncio.open_connection("127.0.0.1", small.port)
-            query = "&".join(f"{name}={value}" for name, value in FIELDS.items())
-            head = f"POST /score?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 99999"
-            writer.write(f"{head}\r\n\r\n".encode())
-            writer.write(GOOD[:500])
-            await writer.drain()
-            await asyncio.sleep(0.1)
-            writer.close()
-
-        asyncio.run(leave())
-        until = time.monotonic() + 5
-        while post(GOOD).status_code != 200:
+        with closing(Upload(small, FIELDS, 99_999)) as leaver:
+            leaver.send(GOOD[:500])
+        until = time.monotonic() + PATIENCE_S
+        while 'outcome="cancelled",route="/score"} 1.0' not in small.client.get("/metrics").text:
             assert time.monotonic() < until
-        assert 'outcome="cancelled",route="/score"} 1.0' in small.client.get("/metrics").text
+            time.sleep(0.01)
+        assert post().status_code == 200
+
+
+def test_more_bytes_than_can_be_held_are_sent_away(bundle_folder: Path, tmp_path: Path) -> None:
+    """429 for the body that would be too much beside another, a clip as a registration; alone it is taken."""
+    settings = {"max_bytes_in_hand": 500_000, "request_timeout_s": PATIENCE_S}
+    clips = [("audio", (f"{n}.wav", wav(sound(FAN_1, n)))) for n in range(3)]
+    with Server(bundle_folder, tmp_path / "db", tmp_path / "log", **settings) as small:
+        with closing(Upload(small, FIELDS, len(GOOD))) as holder:
+            holder.send(GOOD[:200_000])
+            answer = small.client.post("/score", data=FIELDS, files={"audio": ("a.wav", GOOD)})
+            while answer.status_code == 200:  # until what the holder sent has been read
+                answer = small.client.post("/score", data=FIELDS, files={"audio": ("a.wav", GOOD)})
+            check(answer, 429, "queue-full", "500000")
+            answer = small.client.post("/target-samples", data={"machine_type": "fan", "section": "01"}, files=clips)
+            check(answer, 429, "queue-full", "500000")
+            holder.send(GOOD[200_000:])
+            assert holder.answer().status_code == 200
+        answer = small.client.post("/target-samples", data={"machine_type": "fan", "section": "01"}, files=clips)
+        assert answer.status_code == 201
 
 
 def test_every_error_of_the_tree_that_a_request_can_meet_is_in_the_table() -> None:

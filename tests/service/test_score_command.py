@@ -137,15 +137,20 @@ def test_any_file_name_is_kept(clips: Path, where: list[str], tmp_path: Path) ->
 
 
 @contextmanager
-def answering(status: int, content: bytes) -> Iterator[str]:
-    """The address of a server that is none of ours."""
+def answering(*answers: tuple[int, bytes]) -> Iterator[str]:
+    """The address of a server that gives these answers in turn, whatever it is asked."""
+    left = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, content = left.pop(0)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -167,9 +172,79 @@ def test_another_server_is_told_from_a_service(
     clips: Path, status: int, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit status 2 and a sentence, whatever it answers."""
-    with answering(status, content) as url:
+    with answering((status, content)) as url:
         assert main(["score", str(clips), *FAN, "--url", url]) == 2
     assert "does not answer as one" in capsys.readouterr().err.splitlines()[-1]
+
+
+def failure(status: int, kind: str) -> tuple[int, bytes]:
+    return status, json.dumps({"type": f"urn:earwitness:problem:{kind}", "detail": f"Then {kind}."}).encode()
+
+
+SLOW, AWAY, NOT_AUDIO = (
+    failure(504, "deadline-passed"),
+    failure(503, "target-clips-unavailable"),
+    failure(415, "not-audio"),
+)
+
+
+def bundle_of(server: Server) -> tuple[int, bytes]:
+    return 200, server.client.get("/bundle").content
+
+
+def test_what_passes_is_asked_again(server: Server, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A deadline and a database that was away, as a busy service."""
+    fields = {"machine_type": "fan", "section": "00", "domain": "source"}
+    scored = server.client.post("/score", data=fields, files={"audio": (clips / "a.wav").read_bytes()})
+    answers = [bundle_of(server), SLOW, AWAY, failure(429, "queue-full"), (200, scored.content)]
+    with answering(*answers) as url:
+        assert main(["score", str(clips / "a.wav"), *FAN, "--url", url]) == 0
+    assert "a.wav: normal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--csv", "--jsonl"])
+def test_a_failure_that_may_have_passed_makes_way_for_a_score(
+    server: Server, clips: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow service, a database and a file that were away. What a clip is does not pass; others' rows stay."""
+    monkeypatch.setattr("service.bulk._PATIENCE_S", 0.0)
+    out = tmp_path / "out"
+    out.touch(mode=0o640)
+    (clips / "away.wav").symlink_to(tmp_path / "share.wav")
+    names = ["a.wav", "away.wav", "b.flac", "d.wav"]
+    with answering(bundle_of(server), SLOW, AWAY, NOT_AUDIO, SLOW) as url:
+        assert main(["score", str(clips), *FAN, "--url", url, option, str(out)]) == 2
+
+    def rows() -> dict[str, str | None]:
+        if option == "--csv":
+            read: list[dict[str, Any]] = rows_of(out)
+            kinds = [row["error_type"] for row in read]
+        else:
+            read = [json.loads(line) for line in out.read_text().splitlines()]
+            kinds = [(row.get("error") or {}).get("type", "") for row in read]
+        assert len({row["path"] for row in read}) == len(read) == 5
+        return {
+            Path(row["path"]).name: kind.rpartition(":")[2] or row["decision"]
+            for row, kind in zip(read, kinds, strict=True)
+        }
+
+    before = {
+        "a.wav": "deadline-passed",
+        "away.wav": "internal-error",
+        "b.flac": "target-clips-unavailable",
+        "d.wav": "not-audio",
+        "c.wav": "deadline-passed",
+    }
+    assert rows() == before
+    for name in ("share.wav", "clips/d.wav"):
+        (tmp_path / name).write_bytes((clips / "a.wav").read_bytes())
+    again = ["score", *(str(clips / name) for name in names), *FAN, "--url", server.url, option, str(out)]
+    assert main(again) == 2
+    assert rows() == {**before, "a.wav": "normal", "b.flac": "normal", "away.wav": "normal"}
+    assert out.stat().st_mode & 0o777 == 0o640
+    whole = out.read_bytes()
+    assert main(again) == 2
+    assert out.read_bytes() == whole
 
 
 def test_an_unforeseen_error_is_not_an_anomaly(
@@ -186,12 +261,12 @@ def test_an_unforeseen_error_is_not_an_anomaly(
 
 
 def test_a_manifest_says_what_each_clip_is(clips: Path, where: list[str], tmp_path: Path) -> None:
-    """Paths relative to it; its columns before the options; other columns do not matter; bad rows are rows."""
+    """Paths relative to it, columns before options; other columns and blanks do not matter; a bad row is a row."""
     (clips / "e.wav").write_bytes(wav(sound(FAN_1, 603)))
     manifest = clips / "clips.csv"
     manifest.write_text(
-        "path,split,machine_type,section,domain\n"
-        "a.wav,test,,,\ne.wav,test,fan,01,source\na.wav,test,fan,07,source\na.wav,test,fan,00,winter\ngone.wav,,,,\n"
+        "path, split,machine_type,section , domain\n"
+        "a.wav,test,,,\n e.wav ,test,fan, 01,source \na.wav,test,fan,07,source\na.wav,test,fan,00,winter\ngone.wav\n"
     )
     out = tmp_path / "scores.csv"
     assert main(["score", str(manifest), "--machine-type", "fan", *where, "--csv", str(out)]) == 2

@@ -1,6 +1,7 @@
 """``POST /score`` against a real server: the answer of the contract, and agreement with the offline detector."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,4 +175,16 @@ def test_the_openapi_document_is_ours(server: Server) -> None:
     assert set(operations["score_clip"]["responses"]) == {
         *("200", "400", "404", "409", "413", "415", "422", "429", "503", "504")
     }
-    assert server.client.get("/docs").status_code == 200
+
+
+def test_the_documentation_needs_no_internet(server: Server) -> None:
+    """Every address that its page names is one of this service's own, and answers."""
+    page = server.client.get("/docs")
+    assert page.status_code == 200
+    named = re.findall(r"""(?:src|href|url)\s*[:=]\s*["']([^"']*)""", page.text)
+    assert len(named) == 4
+    for address in named:
+        assert address.startswith("/")
+        answer = server.client.get(address)
+        assert answer.status_code == 200
+    assert '"validatorUrl": null' in page.text

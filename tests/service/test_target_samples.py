@@ -1,11 +1,14 @@
 """Registering target clips: at once, durably, all or nothing."""
 
+import asyncio
 import hashlib
 import random
 import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +16,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
-from service.errors import IdempotencyConflict, StoreError
-from service.targets import Idempotency, Sample, TargetStore
+from service.adaptation import Adaptation
+from service.detection import Detection
+from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable
+from service.targets import Idempotency, Registration, Sample, Standing, TargetStore
 from tests.service.bundles import FAN_0, FAN_1, PUMP, make_bundle, sound, wav
-from tests.service.servers import Server
+from tests.service.servers import PATIENCE_S, Server
+
+FAR = 1e9
 
 
 def target_clips(key: SectionKey, first: int, count: int = 3) -> list[bytes]:
@@ -139,6 +147,30 @@ def test_a_repeated_request_is_one_registration(server: Server) -> None:
     one(server, PUMP, "DELETE")
 
 
+def test_a_repeated_request_says_what_became_of_its_registration(server: Server) -> None:
+    """It registers nothing again, whatever has happened since, and never claims to be in force when it is not."""
+    clips, audio = target_clips(FAN_1, 75), wav(sound(FAN_1, 34, target=True))
+    first = register(server, FAN_1, clips, "tuesday-1").json()
+    assert register(server, FAN_1, clips, "tuesday-1").json()["state"] == first["state"] == "in_force"
+    later = register(server, FAN_1, target_clips(FAN_1, 85), "tuesday-2").json()
+    for state in ("superseded", "withdrawn"):
+        repeated = register(server, FAN_1, clips, "tuesday-1")
+        assert repeated.status_code == 201
+        assert repeated.json()["state"] == state
+        for name in ("version", "threshold", "samples", "registered_at"):
+            expected = pytest.approx(first[name]) if name == "threshold" else first[name]
+            assert repeated.json()[name] == expected
+        current = one(server, FAN_1)
+        assert (current["version"], current["state"]) == (
+            (later["version"], "in_force") if state == "superseded" else (None, "none")
+        )
+        one(server, FAN_1, "DELETE")
+    assert score(server, FAN_1, audio).status_code == 409
+    again = register(server, FAN_1, clips, "tuesday-3").json()
+    assert (again["version"], again["state"]) == (later["version"] + 1, "in_force")
+    one(server, FAN_1, "DELETE")
+
+
 def test_registrations_outlive_a_restart_and_a_bundle(bundle_folder: Path, tmp_path: Path) -> None:
     """In force after a restart; dormant under a bundle without the section; in force again with one that has it."""
     database, log = tmp_path / "data" / "targets.db", tmp_path / "log"
@@ -185,22 +217,25 @@ def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(
         current = one(server, FAN_1)
         assert (current["version"] or 0) >= confirmed
         assert len(current["samples"]) in {0, 3}
+        before, one_more = confirmed, threading.Event()
 
-        def keep_registering(server: Server = server) -> None:
+        def keep_registering(server: Server = server, one_more: threading.Event = one_more) -> None:
             nonlocal confirmed
             try:
                 while True:
                     confirmed = register(server, FAN_1, sets[confirmed % 2]).json()["version"]
+                    one_more.set()
             except httpx.TransportError:
                 return
 
         worker = threading.Thread(target=keep_registering)
         worker.start()
-        time.sleep(rng.uniform(0.05, 0.4))
+        assert one_more.wait(PATIENCE_S)
+        time.sleep(rng.uniform(0.0, 0.35))
         server.kill()
-        worker.join(10)
+        worker.join(PATIENCE_S)
         assert not worker.is_alive()
-    assert confirmed > 5
+        assert confirmed > before
     with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         counts = connection.execute("SELECT count(*) FROM clips GROUP BY registration_id").fetchall()
@@ -210,60 +245,146 @@ def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(
     connection.close()
 
 
-def test_damaged_clips_hide_nothing_and_can_be_withdrawn(bundle_folder: Path, tmp_path: Path) -> None:
-    """A registration that cannot score is dormant, says so when it is asked to score, and DELETE ends it."""
+SILENCE = wav(np.zeros(160_000, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("audio", "sha256", "said"),
+    [
+        (b"", "0" * 64, "clip 2 of fan 00, version 1, is damaged"),
+        (SILENCE, hashlib.sha256(SILENCE).hexdigest(), "cannot be used with this bundle"),
+    ],
+    ids=["damaged", "unusable"],
+)
+def test_clips_that_cannot_score_hide_nothing_and_can_be_withdrawn(
+    bundle_folder: Path, tmp_path: Path, audio: bytes, sha256: str, said: str
+) -> None:
+    """Their registration is dormant; a score is refused for good, not for five seconds; DELETE ends it."""
     database = tmp_path / "targets.db"
-    audio = wav(sound(FAN_0, 33, target=True))
+    clip = wav(sound(FAN_0, 33, target=True))
     with Server(bundle_folder, database, tmp_path / "log") as first:
         assert register(first, FAN_0, target_clips(FAN_0, 130)).status_code == 201
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE clips SET audio = x'00' WHERE position = 2")
+        connection.execute("UPDATE clips SET audio = ?, sha256 = ? WHERE position = 2", (audio, sha256))
     connection.close()
     with Server(bundle_folder, database, tmp_path / "log") as second:
-        assert "clip 2 of fan 00, version 1, is damaged" in second.log.read_text()
+        assert said in second.log.read_text()
         assert (one(second, FAN_0)["state"], one(second, FAN_0)["version"]) == ("dormant", 1)
         (listed,) = second.client.get("/target-samples").json()["target_samples"]
         assert listed["state"] == "dormant"
         sections = second.client.get("/sections").json()["sections"]
         assert set(sections[0]["domains"]) == {"source"}
-        refused = score(second, FAN_0, audio)
-        assert refused.status_code == 503
-        assert refused.json()["type"].endswith(":target-clips-unavailable")
-        assert "Register the clips again" in refused.json()["detail"]
+        refused = score(second, FAN_0, clip)
+        assert refused.status_code == 409
+        assert refused.json()["type"].endswith(":target-clips-unusable")
+        assert said in refused.json()["detail"]
+        assert "Register" in refused.json()["detail"]
+        assert "Retry-After" not in refused.headers
         assert one(second, FAN_0, "DELETE")["version"] == 0
-        assert score(second, FAN_0, audio).json()["target_version"] == 0
+        assert score(second, FAN_0, clip).json()["target_version"] == 0
 
 
 def test_a_database_that_goes_away_takes_only_target_clips_with_it(bundle_folder: Path, tmp_path: Path) -> None:
-    """Locked, then deleted while the service runs: nothing is accepted that would be lost, and clips are scored."""
+    """Deleted while the service runs: nothing is accepted that would be lost, and clips are scored."""
     database = tmp_path / "targets.db"
     source = {"machine_type": "fan", "section": "00", "domain": "source"}
-    with Server(bundle_folder, database, tmp_path / "log", threads=1) as server:
+    with Server(bundle_folder, database, tmp_path / "log") as server:
         clips = target_clips(FAN_0, 140)
         assert register(server, FAN_0, clips).status_code == 201
-        other = sqlite3.connect(database, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(register, server, FAN_0, clips)
-            time.sleep(0.5)
-            with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
-                for _ in range(3):
-                    answer = client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])})
-                    assert answer.status_code == 200
-            assert not waiting.done()  # its lock did not hold up the one thread of the clips
-            other.execute("ROLLBACK")
-            other.close()
-            assert waiting.result().json()["version"] == 2
-
         for path in tmp_path.glob("targets.db*"):
             path.unlink()
         for refused in (register(server, FAN_0, clips), score(server, FAN_0, clips[0]), server.client.get("/sections")):
             assert refused.status_code == 503
             assert refused.json()["type"].endswith(":target-clips-unavailable")
             assert "targets.db" in refused.json()["detail"]
+            assert int(refused.headers["Retry-After"]) > 0
         answer = server.client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])})
         assert answer.status_code == 200
         assert "Traceback" not in server.log.read_text()
+
+
+class Silent:
+    """An observer that tells nobody."""
+
+    def observe_stage(self, stage: str, seconds: float) -> None: ...
+
+    def observe_batch(self, size: int) -> None: ...
+
+
+@asynccontextmanager
+async def adapting(bundle: Bundle, store: TargetStore) -> AsyncIterator[tuple[Detection, Adaptation]]:
+    """Registrations in this process, with one thread for clips."""
+    detector = Detector(bundle, device=Device.CPU, threads=1)
+    detection = Detection(detector, threads=1, capacity=99, max_batch=32, max_clip_s=60.0, observer=Silent())
+    detection.batcher.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield detection, Adaptation(detection, store)
+    finally:
+        await detection.close(PATIENCE_S)
+
+
+def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bundle, url: str, tmp_path: Path) -> None:
+    """However many: clips are scored in both domains meanwhile, and what waited is registered in the end."""
+    clips, writers = target_clips(FAN_0, 150), 34  # more than the most threads that asyncio keeps
+    waiting = threading.Event()
+
+    class Store(TargetStore):
+        def register(self, *arguments: Any, **options: Any) -> Registration:
+            waiting.set()
+            return super().register(*arguments, **options)
+
+    async def scenario() -> None:
+        with Store(url, busy_timeout_s=PATIENCE_S) as store:
+            async with adapting(bundle, store) as (detection, adaptation):
+                await adaptation.register(FAN_0, clips, idempotency_key=None, deadline=FAR)
+                waiting.clear()
+                other = sqlite3.connect(tmp_path / "targets.db", isolation_level=None)
+                other.execute("BEGIN IMMEDIATE")
+                registering = [
+                    asyncio.create_task(adaptation.register(FAN_0, clips, idempotency_key=None, deadline=FAR))
+                    for _ in range(writers)
+                ]
+                while not waiting.is_set():
+                    await asyncio.sleep(0.01)
+                target, version = await adaptation.scoring_target(FAN_0, FAR)
+                assert version == 1
+                for domain, model in ((Domain.SOURCE, None), (Domain.TARGET, target)):
+                    await detection.score(clips[0], FAN_0, domain, target=model, deadline=FAR)
+                assert not any(one.done() for one in registering)
+                other.execute("ROLLBACK")
+                other.close()
+                versions = {one.version for one in await asyncio.gather(*registering)}
+                assert versions == set(range(2, writers + 2))
+
+    asyncio.run(scenario())
+
+
+def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str) -> None:
+    """As many statements for three sections as for none, while the thread of the clips has long to do."""
+    statements: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def keep_the_thread() -> None:
+        begun.set()
+        go_on.wait(PATIENCE_S)
+
+    async def scenario() -> None:
+        with TargetStore(url) as store:
+            async with adapting(bundle, store) as (detection, adaptation):
+                for key in (FAN_0, FAN_1, PUMP):
+                    await adaptation.register(key, target_clips(key, 160), idempotency_key=None, deadline=FAR)
+                event.listen(store._engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+                busy = asyncio.create_task(detection.in_thread(keep_the_thread))
+                while not begun.is_set():
+                    await asyncio.sleep(0.001)
+                targets = await adaptation.sections(FAR)
+                assert not busy.done()
+                go_on.set()
+        assert [(one.key, one.version) for one in targets] == [(FAN_0, 1), (FAN_1, 1), (PUMP, 1)]
+        assert len([one for one in statements if one.startswith("SELECT")]) == 2
+
+    asyncio.run(scenario())
 
 
 def rows(*contents: bytes) -> list[tuple[Sample, bytes]]:
@@ -313,6 +434,25 @@ def test_the_store_knows_its_idempotency_keys(url: str) -> None:
         assert store.in_force(FAN_1) is None
 
 
+def test_the_store_knows_what_became_of_a_registration(url: str) -> None:
+    """In force, superseded, withdrawn; another section does not matter."""
+    with TargetStore(url) as store:
+
+        def standing() -> Standing:
+            registration = store.replayed(Idempotency("key", "a"))
+            assert registration is not None
+            return registration.standing
+
+        assert store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a")).standing is Standing.IN_FORCE
+        store.register(FAN_1, rows(b"other"))
+        assert standing() is Standing.IN_FORCE
+        store.register(FAN_0, rows(b"two"))
+        assert standing() is Standing.SUPERSEDED
+        store.withdraw(FAN_0)
+        assert standing() is Standing.WITHDRAWN
+        assert [one.key for one in store.all_in_force()] == [FAN_1]
+
+
 def test_a_damaged_clip_is_not_used(url: str, tmp_path: Path) -> None:
     """Its digest is checked when it is read."""
     with TargetStore(url) as store:
@@ -320,7 +460,7 @@ def test_a_damaged_clip_is_not_used(url: str, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "targets.db") as connection:
             connection.execute("UPDATE clips SET audio = x'74766f' WHERE position = 2")
         connection.close()
-        with pytest.raises(StoreError, match="clip 2 of fan 00, version 1, is damaged"):
+        with pytest.raises(TargetClipsUnusable, match="clip 2 of fan 00, version 1, is damaged"):
             store.audio(registration)
 
 
