@@ -15,6 +15,7 @@ from service.app import create_app
 from service.problems import CLIENT_GONE, INTERNAL, KINDS
 from service.settings import Settings
 from tests.service.servers import Server
+from training.baselines.trained import BASELINES
 from training.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +37,11 @@ def test_settings() -> None:
         assert " ".join((field.description or "missing").split()) in row
 
 
-def test_warnings_and_recipes() -> None:
+def test_warnings_recipes_and_baselines() -> None:
     """Codes and names."""
     assert sorted(table("Warnings")) == sorted(code.value for code in WarningCode)
     assert sorted(table("Recipes")) == sorted(RECIPES)
+    assert sorted(table("Baselines")) == sorted(BASELINES)
 
 
 def test_errors() -> None:

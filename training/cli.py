@@ -3,7 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def _parser() -> argparse.ArgumentParser:
                 "--demonstration", action="store_true", help="mark the bundle as one for demonstration only"
             )
         stage.set_defaults(run=_train)
+
+    baseline = commands.add_parser("baseline", help="train a baseline, to stand beside a bundle in the tables")
+    baseline.add_argument(
+        "kind",
+        choices=["autoencoder", "mobilenetv2", "floor"],
+        metavar="KIND",
+        help="autoencoder or mobilenetv2, the challenge's of 2021, or floor, which costs nothing",
+    )
+    _data(baseline)
+    baseline.add_argument("--work", type=Path, required=True, help="the baseline's own folder; a killed run resumes")
+    baseline.add_argument("--seed", type=_seed, default=0)
+    baseline.add_argument("--workers", type=_workers, help="processes for the features; default: one a core")
+    baseline.add_argument("--dry-run", action="store_true", help="print device, networks and estimated time, and stop")
+    baseline.set_defaults(run=_baseline)
 
     evaluate = commands.add_parser("evaluate", help="the only maker of tables: score test recordings with a bundle")
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -151,10 +166,8 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    try:
+    with _keras_started():
         from training.pipeline import Run, Until, device, train
-    except ValueError as error:  # Keras, of a backend that it does not know
-        raise DataError(f"Keras cannot start: {error}. Set KERAS_BACKEND to tensorflow or jax, or unset it.") from error
 
     recipe = RECIPES[options.recipe]
     if getattr(options, "calibration", None):
@@ -171,6 +184,30 @@ def _train(options: argparse.Namespace) -> int:
     if bundle is not None:
         print(f"{bundle}: written. Serve it with 'python -m service serve --bundle {bundle}'.")
     return 0
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    with _keras_started():
+        from training.baselines.run import BaselineRun, train_baseline
+        from training.pipeline import device
+    from training.scored import SystemName
+
+    run = BaselineRun.of(_recordings(options), SystemName(options.kind), options.seed, options.work)
+    print(run.describe(device()), flush=True)
+    if options.dry_run:
+        return 0
+    train_baseline(run, workers=options.workers)
+    print(f"{options.work}: {options.kind} finished. 'evaluate BUNDLE DATA... --baseline {options.work}' compares.")
+    return 0
+
+
+@contextmanager
+def _keras_started() -> Iterator[None]:
+    """Imports that start Keras: it raises ValueError of a backend that it does not know."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"Keras cannot start: {error}. Set KERAS_BACKEND to tensorflow or jax, or unset it.") from error
 
 
 def _evaluate(options: argparse.Namespace) -> int:

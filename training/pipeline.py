@@ -10,12 +10,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,18 +69,7 @@ class Run:
         ------
         NotTrainable : where there are none, or none of a section's usual condition.
         """
-        training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
-        if not training:
-            raise NotTrainable(
-                f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
-                "folders, or say 'train' in the manifest's column 'split'."
-            )
-        if all(recording.domain is Domain.TARGET for recording in training):
-            raise NotTrainable(
-                f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
-                "'source' recordings, those of its usual condition: say 'source' of them."
-            )
-        return cls(training, recipe, seed, work)
+        return cls(training_recordings(recordings), recipe, seed, work)
 
     @cached_property
     def contrast(self) -> bool:
@@ -138,6 +128,27 @@ class Run:
         return "\n".join(lines)
 
 
+def training_recordings(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+    """The recordings to train on.
+
+    Raises
+    ------
+    NotTrainable : where there are none, or none of a section's usual condition.
+    """
+    training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
+    if not training:
+        raise NotTrainable(
+            f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
+            "folders, or say 'train' in the manifest's column 'split'."
+        )
+    if all(recording.domain is Domain.TARGET for recording in training):
+        raise NotTrainable(
+            f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
+            "'source' recordings, those of its usual condition: say 'source' of them."
+        )
+    return training
+
+
 def train(
     run: Run,
     bundle: Path | None,
@@ -157,7 +168,7 @@ def train(
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
         _refuse_closed_place(bundle)
-    with _alone_in(run.work), Progress(run.stages(until)) as progress:
+    with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
             run.recordings,
             run.work / "features",
@@ -214,7 +225,7 @@ def _refuse_closed_place(bundle: Path) -> None:
 
 
 @contextmanager
-def _alone_in(work: Path) -> Iterator[None]:
+def alone_in(work: Path) -> Iterator[None]:
     """Hold the work folder: two runs in it would write each other's files. The kernel lets go when a run is killed."""
     work.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
@@ -240,23 +251,38 @@ def _claim(run: Run, store: FeatureStore) -> None:
         "seed": run.seed,
         "recordings": hashlib.sha256(json.dumps([store.digest, classes]).encode()).hexdigest(),
     }
-    path = run.work / "run.json"
+    claim(run.work, mine)
+
+
+def claim(work: Path, mine: Mapping[str, Any]) -> None:
+    """Mark a work folder as that of a run, by all that decides its result.
+
+    Raises
+    ------
+    DataError : where it is marked as that of another.
+    """
+    path = work / "run.json"
     if path.exists():
         theirs = json.loads(path.read_text())
         differing = sorted(name for name in mine if theirs.get(name) != mine[name])
         if differing:
             raise DataError(
-                f"{run.work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
+                f"{work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
                 "another --work folder, or delete this one to start anew."
             )
     write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
 
 
-def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+def be_deterministic() -> None:
+    """From now on equal training gives equal networks, where the backend can be asked for that."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+    be_deterministic()
     for network in run.recipe.networks:
         fit_network(
             store,
