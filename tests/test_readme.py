@@ -15,6 +15,7 @@ from service.app import create_app
 from service.problems import CLIENT_GONE, INTERNAL, KINDS
 from service.settings import Settings
 from tests.service.servers import Server
+from training.baselines.trained import BASELINES
 from training.choices import SETTABLE
 from training.recipe import RECIPES
 
@@ -37,11 +38,12 @@ def test_settings() -> None:
         assert " ".join((field.description or "missing").split()) in row
 
 
-def test_warnings_recipes_and_choices() -> None:
+def test_warnings_recipes_baselines_and_choices() -> None:
     """Codes and names."""
     assert sorted(table("Warnings")) == sorted(code.value for code in WarningCode)
     assert sorted(table("Recipes")) == sorted(RECIPES)
     assert table("Choices") == list(SETTABLE)
+    assert sorted(table("Baselines")) == sorted(BASELINES)
 
 
 def test_errors() -> None:

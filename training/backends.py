@@ -88,15 +88,20 @@ class TrainingSet:
 
     def rows(self, domain: Domain) -> dict[SectionKey, Rows]:
         """The rows of each section's clips of a domain, sections in sorted order, contrast copies left out."""
-        return _group(
-            (clip.recording.key, row)
-            for row, clip in enumerate(self.clips)
-            if clip.recording.domain is domain and clip.speed == 1.0
-        )
+        return section_rows(self.clips, domain)
 
     def take(self, rows: Rows) -> Self:
         """The training set of these rows alone."""
         return type(self)([self.clips[row] for row in rows], self.embeddings[rows], self.t_max[rows])
+
+
+def section_rows(clips: Sequence[TrainingClip], domain: Domain) -> dict[SectionKey, Rows]:
+    """The rows of each section's clips of a domain, sections in sorted order, contrast copies left out."""
+    return _group(
+        (clip.recording.key, row)
+        for row, clip in enumerate(clips)
+        if clip.recording.domain is domain and clip.speed == 1.0
+    )
 
 
 def fit_sections(

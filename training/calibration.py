@@ -16,7 +16,8 @@ from models.decision import PERCENTILE, Calibration
 from models.mixtures import REGULARISATION
 from models.scoring import SectionModel, decision_score, score_section
 from models.vocabulary import Domain, SectionKey, ThresholdRule
-from training.backends import LEAST_TARGET_CLIPS, MemberCenters, Rows, TrainingSet, fit_sections
+from training.backends import LEAST_TARGET_CLIPS, MemberCenters, Rows, TrainingSet, fit_sections, section_rows
+from training.features import TrainingClip
 from training.progress import Advance
 from training.recipe import Backend
 
@@ -112,7 +113,7 @@ def held_out_scores(
     seed : deals the folds and starts k-means.
     advance : called until the number of held-out clips is reached.
     """
-    folds = deal_folds(training, seed)
+    folds = deal_folds(training.clips, seed)
     source = training.rows(Domain.SOURCE)
     scores = np.full(len(training.clips), np.nan)
     for fold in range(int(folds.max(initial=NO_FOLD)) + 1):
@@ -135,18 +136,18 @@ def held_out_scores(
     return {key: scores[rows[folds[rows] != NO_FOLD]] for key, rows in source.items()}
 
 
-def deal_folds(training: TrainingSet, seed: int) -> Rows:
+def deal_folds(clips: Sequence[TrainingClip], seed: int) -> Rows:
     """The fold, from 0, of each clip, (n,); `NO_FOLD` for target clips, contrast copies and a section's only clip.
 
     Each section's recordings are dealt to min(`FOLDS`, recordings) folds of about equally many clips, and none is
     split: neighbours in time on both sides would make the scores lie. A single recording is dealt as consecutive
     parts, with a logged warning. Sections that share their recordings get the same folds.
     """
-    folds = np.full(len(training.clips), NO_FOLD, np.intp)
-    names = sorted({clip.recording.recording for clip in training.clips})
+    folds = np.full(len(clips), NO_FOLD, np.intp)
+    names = sorted({clip.recording.recording for clip in clips})
     turn = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
-    for key, rows in training.rows(Domain.SOURCE).items():
-        clips_of = Counter(training.clips[row].recording.recording for row in rows)
+    for key, rows in section_rows(clips, Domain.SOURCE).items():
+        clips_of = Counter(clips[row].recording.recording for row in rows)
         if len(rows) == 1:
             continue
         if len(clips_of) == 1:
@@ -156,7 +157,7 @@ def deal_folds(training: TrainingSet, seed: int) -> Rows:
                 key.machine_type,
                 key.section,
             )
-            in_time = sorted(rows, key=lambda row: training.clips[row].start_s)
+            in_time = sorted(rows, key=lambda row: clips[row].start_s)
             for fold, part in enumerate(np.array_split(in_time, min(FOLDS, len(rows)))):
                 folds[part] = fold
             continue
@@ -165,7 +166,7 @@ def deal_folds(training: TrainingSet, seed: int) -> Rows:
         for name in sorted(clips_of, key=lambda name: (-clips_of[name], turn[name])):  # the longest first
             dealt[name] = sizes.index(min(sizes))
             sizes[dealt[name]] += clips_of[name]
-        folds[rows] = [dealt[training.clips[row].recording.recording] for row in rows]
+        folds[rows] = [dealt[clips[row].recording.recording] for row in rows]
     return folds
 
 

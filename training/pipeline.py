@@ -10,12 +10,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,18 +70,7 @@ class Run:
         ------
         NotTrainable : where there are none, or none of a section's usual condition.
         """
-        training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
-        if not training:
-            raise NotTrainable(
-                f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
-                "folders, or say 'train' in the manifest's column 'split'."
-            )
-        if all(recording.domain is Domain.TARGET for recording in training):
-            raise NotTrainable(
-                f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
-                "'source' recordings, those of its usual condition: say 'source' of them."
-            )
-        return cls(training, recipe, seed, work)
+        return cls(training_recordings(recordings), recipe, seed, work)
 
     @cached_property
     def contrast(self) -> bool:
@@ -137,6 +127,27 @@ class Run:
             f"in all about {as_duration(sum(stage.estimate_s for stage in stages))}, less what is already done",
         ]
         return "\n".join(lines)
+
+
+def training_recordings(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+    """The recordings to train on.
+
+    Raises
+    ------
+    NotTrainable : where there are none, or none of a section's usual condition.
+    """
+    training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
+    if not training:
+        raise NotTrainable(
+            f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
+            "folders, or say 'train' in the manifest's column 'split'."
+        )
+    if all(recording.domain is Domain.TARGET for recording in training):
+        raise NotTrainable(
+            f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
+            "'source' recordings, those of its usual condition: say 'source' of them."
+        )
+    return training
 
 
 def train(
@@ -241,13 +252,23 @@ def _claim(run: Run, store: FeatureStore) -> None:
         "seed": run.seed,
         "recordings": hashlib.sha256(json.dumps([store.digest, classes]).encode()).hexdigest(),
     }
-    path = run.work / "run.json"
+    claim(run.work, mine)
+
+
+def claim(work: Path, mine: Mapping[str, Any]) -> None:
+    """Mark a work folder as that of a run, by all that decides its result.
+
+    Raises
+    ------
+    DataError : where it is marked as that of another.
+    """
+    path = work / "run.json"
     if path.exists():
         theirs = json.loads(path.read_text())
         differing = sorted(name for name in mine if theirs.get(name) != mine[name])
         if differing:
             raise DataError(
-                f"{run.work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
+                f"{work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
                 "another --work folder, or delete this one to start anew."
             )
     write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))

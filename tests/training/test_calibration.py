@@ -136,7 +136,7 @@ def slow_held_out_score(training: TrainingSet, row: int, folds: NDArray[np.intp]
 
 def test_held_out_scores_are_those_of_a_slow_re_fit(training: TrainingSet) -> None:
     """Of every clip, by mixtures of section, attributes and temporal maxima that have not seen its recording."""
-    folds = deal_folds(training, SEED)
+    folds = deal_folds(training.clips, SEED)
     found = held_out_scores(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
     for key in (FIRST, SECOND):
         rows = [
@@ -230,8 +230,8 @@ def test_folds_are_even_and_split_no_recording(sections: list[list[int]], seed: 
         for recording, size in enumerate(sizes)
         for i in range(size)
     ]
-    folds = deal_folds(training_set(clips), seed)
-    np.testing.assert_array_equal(folds, deal_folds(training_set(clips), seed))
+    folds = deal_folds(clips, seed)
+    np.testing.assert_array_equal(folds, deal_folds(clips, seed))
     for section, sizes in enumerate(sections):
         rows = [i for i, one in enumerate(clips) if one.recording.section == f"{section:02d}"]
         if len(sizes) == 1:
@@ -248,41 +248,41 @@ def test_folds_are_even_and_split_no_recording(sections: list[list[int]], seed: 
 
 
 def test_another_seed_deals_other_folds() -> None:
-    training = training_set([clip(FIRST, f"day {i}") for i in range(40)])
-    assert (deal_folds(training, 0) != deal_folds(training, 1)).any()
-    assert np.bincount(deal_folds(training, 0)).tolist() == [8] * 5
+    clips = [clip(FIRST, f"day {i}") for i in range(40)]
+    assert (deal_folds(clips, 0) != deal_folds(clips, 1)).any()
+    assert np.bincount(deal_folds(clips, 0)).tolist() == [8] * 5
 
 
 def test_one_long_recording_leaves_the_other_folds_to_the_short_ones() -> None:
     """Ten clips in one, ten recordings of one clip: no fold above ten, whatever the seed."""
     clips = [*(clip(FIRST, "long", start_s=10.0 * i) for i in range(10)), *(clip(FIRST, f"day {i}") for i in range(10))]
     for seed in range(5):
-        assert sorted(np.bincount(deal_folds(training_set(clips), seed))) == [2, 2, 3, 3, 10]
+        assert sorted(np.bincount(deal_folds(clips, seed))) == [2, 2, 3, 3, 10]
 
 
 def test_a_single_recording_is_dealt_as_five_consecutive_parts(caplog: pytest.LogCaptureFixture) -> None:
     """In the order of time, whatever the order of the clips, and with a warning that names the section."""
     starts = np.random.default_rng(0).permutation(13) * 10.0
-    training = training_set([clip(FIRST, "all day", start_s=float(start)) for start in starts])
+    clips = [clip(FIRST, "all day", start_s=float(start)) for start in starts]
     with caplog.at_level(logging.WARNING, "training.calibration"):
-        folds = deal_folds(training, 0)
+        folds = deal_folds(clips, 0)
     assert "valve section 00 has a single recording" in caplog.text
     assert folds[np.argsort(starts)].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4]
-    few = training_set([clip(FIRST, "short", start_s=10.0 * i) for i in range(3)])
+    few = [clip(FIRST, "short", start_s=10.0 * i) for i in range(3)]
     assert deal_folds(few, 0).tolist() == [0, 1, 2]
 
 
 def test_sections_that_share_their_recordings_get_the_same_folds() -> None:
     """Two microphones at one machine: a class's mixture would else have heard the other side of the same minute."""
     clips = [clip(key, f"visit {i}") for key in (FIRST, SECOND) for i in range(12)]
-    folds = deal_folds(training_set(clips), 0)
+    folds = deal_folds(clips, 0)
     np.testing.assert_array_equal(folds[:12], folds[12:])
 
 
 def test_target_clips_copies_and_lone_clips_are_in_no_fold() -> None:
     clips = [clip(FIRST, f"day {i}") for i in range(6)]
     others = [replace(clips[0], speed=1.12), clip(FIRST, "new", domain=Domain.TARGET), clip(SECOND, "only")]
-    folds = deal_folds(training_set([*others, *clips]), 0)
+    folds = deal_folds([*others, *clips], 0)
     assert folds[:3].tolist() == [NO_FOLD] * 3
     assert (folds[3:] != NO_FOLD).all()
 
