@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _data(evaluate)
     evaluate.add_argument("--json", type=Path, metavar="F", help="write every row as JSON")
     evaluate.add_argument("--csv", type=Path, metavar="DIR", help="write the challenge's CSV files")
+    evaluate.add_argument("--report", type=Path, metavar="DIR", help="write a page with figures and sounds to read")
     evaluate.set_defaults(run=_evaluate)
     return parser
 
@@ -179,20 +180,36 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.evaluate import evaluate, test_recordings
 
     recordings = test_recordings(_recordings(options))
+    reporter = _reporter(options) if options.report else None
     with tqdm(total=len(recordings), unit="clip", desc="evaluate", leave=False) as bar:
-        evaluation = evaluate(options.bundle, recordings, advance=bar.update)
+        evaluation = evaluate(
+            options.bundle, recordings, advance=bar.update, watch=reporter.embeddings if reporter else None
+        )
     print(evaluation.as_text(), flush=True)  # first: a place that cannot be written must not cost the table
     if options.json:
         evaluation.write_json(options.json)
     if options.csv:
         evaluation.write_csvs(options.csv)
+    if reporter is not None:
+        print(f"{reporter.write(evaluation)}: written. Open it in a browser.")
     return 0
+
+
+def _reporter(options: argparse.Namespace) -> Any:
+    """Before the evaluation: what would keep a report from being written must not cost an hour first."""
+    from datetime import UTC, datetime
+
+    from training.report.reporter import Reporter
+
+    command = ("python", "-m", "training", *options.arguments)
+    return Reporter(options.bundle, options.report, command, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors that a user can mend are one sentence and exit status 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(words, argparse.Namespace(arguments=words))
     try:
         return int(options.run(options))
     except EarwitnessError as error:

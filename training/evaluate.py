@@ -31,6 +31,9 @@ BATCH_WINDOWS = 32
 
 Group = tuple[SectionKey, Domain]
 
+Watch = Callable[[Scored, NDArray[np.float32]], None]
+"""Sees a clip and its windows' embeddings, (windows, members of its type, 128), which nobody else keeps."""
+
 _BOOTSTRAP_SEED = 0
 
 
@@ -52,7 +55,12 @@ def test_recordings(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def evaluate(
-    bundle: Path, recordings: Sequence[Recording], *, advance: Callable[[int], None], device: Device = Device.AUTO
+    bundle: Path,
+    recordings: Sequence[Recording],
+    *,
+    advance: Callable[[int], None],
+    device: Device = Device.AUTO,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Score test recordings, and measure.
 
@@ -64,6 +72,7 @@ def evaluate(
         with a note.
     advance : called with the number of recordings done.
     device : where the networks run.
+    watch : called with each clip once it is scored.
 
     Raises
     ------
@@ -74,7 +83,7 @@ def evaluate(
     try:
         usable, notes = _usable(detector, recordings)
         advance(len(recordings) - len(usable))
-        scored = tuple(_score(detector, usable, advance))
+        scored = tuple(_score(detector, usable, advance, watch))
     finally:
         detector.close()
     groups: dict[Group, list[Scored]] = {
@@ -129,21 +138,23 @@ def _usable(detector: Detector, recordings: Sequence[Recording]) -> tuple[list[R
     return sorted(usable, key=lambda recording: recording.machine_type), notes
 
 
-def _score(detector: Detector, recordings: Sequence[Recording], advance: Callable[[int], None]) -> Iterator[Scored]:
+def _score(
+    detector: Detector, recordings: Sequence[Recording], advance: Callable[[int], None], watch: Watch | None
+) -> Iterator[Scored]:
     """Decode and analyse in threads, a few recordings ahead; encode the windows of several clips together."""
     waiting: list[_Analysed] = []
     ready = 0
     for analysed in _ahead(lambda recording: _analyse(detector, recording), recordings):
         if waiting and waiting[0].recording.machine_type != analysed[0].recording.machine_type:
-            yield from _assess(detector, waiting)
+            yield from _assess(detector, waiting, watch)
             waiting = []
         waiting += analysed
         ready += 1
         if sum(len(one.features.log_mels) for one in waiting) >= BATCH_WINDOWS:
-            yield from _assess(detector, waiting)
+            yield from _assess(detector, waiting, watch)
             advance(ready)
             waiting, ready = [], 0
-    yield from _assess(detector, waiting)
+    yield from _assess(detector, waiting, watch)
     advance(ready)
 
 
@@ -191,7 +202,7 @@ def _level_dbfs(waveform: NDArray[np.float32]) -> float:
     return 10.0 * float(np.log10(max(power, np.finfo(np.float64).tiny)))
 
 
-def _assess(detector: Detector, analysed: Sequence[_Analysed]) -> Iterator[Scored]:
+def _assess(detector: Detector, analysed: Sequence[_Analysed], watch: Watch | None) -> Iterator[Scored]:
     """Encode clips of one machine type together, and assess each."""
     if not analysed:
         return
@@ -205,7 +216,7 @@ def _assess(detector: Detector, analysed: Sequence[_Analysed]) -> Iterator[Score
         assessment = detector.assess(key, domain, one.clip, one.features, own)
         terms = [system.terms for system in assessment.systems.values()]
         parts = {(PartKind.TERM, name): value for term in terms for name, value in term.items() if value is not None}
-        yield Scored(
+        scored = Scored(
             recording=one.recording,
             start_s=one.start_s,
             anomaly_score=assessment.anomaly_score,
@@ -214,6 +225,9 @@ def _assess(detector: Detector, analysed: Sequence[_Analysed]) -> Iterator[Score
             decision=assessment.decision,
             parts={**parts, **_losses(detector, key, domain, one.features, own)},
         )
+        if watch is not None:
+            watch(scored, own)
+        yield scored
 
 
 def _losses(
