@@ -22,7 +22,7 @@ from tests.models.tiny import FAN, VALVE, build_bundle, sound, with_canary
 from training import evaluate as evaluating
 from training.metrics import rate_interval
 from training.recordings import Recording
-from training.scored import PartKind
+from training.scored import PartKind, Scored
 from training.tables import Evaluation, Row
 
 ROW_FIELDS = [
@@ -155,6 +155,17 @@ def test_clips_scored_together_are_scored_as_alone(evaluation: Evaluation, answe
         answer = answers[clip.recording.path]
         assert clip.anomaly_score == pytest.approx(answer.anomaly_score, rel=1e-4)
         assert clip.decision is answer.decision
+
+
+def test_who_watches_sees_each_clip_with_its_embeddings(bundle: Path, recordings: Sequence[Recording]) -> None:
+    """In the order of the result, one row a window, and of the members that score the machine type."""
+    seen: list[tuple[Scored, tuple[int, ...]]] = []
+    given = [recordings[0], recordings[-1]]
+    evaluation = evaluating.evaluate(
+        bundle, given, advance=ignore, device=Device.CPU, watch=lambda clip, own: seen.append((clip, own.shape))
+    )
+    assert [clip for clip, _ in seen] == list(evaluation.scored)
+    assert [shape for _, shape in seen] == [(1, 2, 128), (1, 1, 128)]
 
 
 def test_terms_and_losses_apart_add_up(evaluation: Evaluation) -> None:

@@ -59,7 +59,7 @@ def _false_alarm_panel(data: ReportData, machine_type: str, rows: Sequence[Row],
             promised = data.promised(row_place(row)) if System.of(row) == data.system else None
             if promised is not None:
                 ax.plot([promised, promised], [-place - 0.2, -place + 0.2], color=LIGHT["ink"], lw=1.4)
-            name = f"{row.section} {row.domain}" + (f" {data.labels[System.of(row)]}" if several else "")
+            name = f"{row.section} {row.domain}" + (f", {data.labels[System.of(row)]}" if several else "")
             ax.text(0, 0.24 - place, name, va="bottom")
             figures = f"{per_cent(row.false_alarm_rate, row.false_alarm_interval)} %, {count(row.normal, 'clip')}"
             ax.text(1, 0.24 - place, figures, va="bottom", ha="right", color=LIGHT["muted"])

@@ -80,7 +80,7 @@ class ReportData:
     @cached_property
     def labels(self) -> dict[System, str]:
         """How each system is called: by its name, and by what tells it from others of that name."""
-        return label(list(dict.fromkeys([self.system, *map(System.of, self.rows)])))
+        return label(list(dict.fromkeys([*self.scored, *map(System.of, self.rows)])))
 
     @cached_property
     def own_rows(self) -> tuple[Row, ...]:

@@ -14,7 +14,7 @@ from training.curves import Curve, curves_of
 from training.report.contents import ReportData
 from training.report.embeddings import plane
 from training.report.panels import DASHES
-from training.report.theme import LIGHT, Key, Panel, Plate, hue
+from training.report.theme import LIGHT, Key, Panel, Plate, file_name, hue
 from training.report.words import count
 from training.scored import Scored
 
@@ -90,7 +90,7 @@ def training_plates(data: ReportData) -> list[Plate]:
     """Losses and AdaCos scales of each network over its epochs; none where the bundle does not carry its curves."""
     return [
         Plate(
-            f"training-{name}",
+            f"training-{file_name(name)}",
             f"Training of {name}",
             [
                 _curve_panel(name, curve, "loss", "loss", _snapshots(data.manifest.members, name)),
@@ -125,7 +125,7 @@ def _curve_panel(network: str, curve: Curve, title: str, kind: str, snapshots: S
         for values, colour in lines:
             ax.plot(curve["epoch"], values, color=colour, lw=1.4)
         limited = [epoch for epoch, met in zip(curve["epoch"], curve["limited"], strict=True) if met]
-        ax.plot(limited, [1.0] * len(limited), "v", color=LIGHT["bad"], ms=4, transform=ax.get_xaxis_transform())
+        ax.plot(limited, [1.0] * len(limited), "^", color=LIGHT["bad"], ms=4, transform=ax.get_xaxis_transform())
         ax.set(xlabel="epoch", ylim=(0, 1.08 * max(max(values) for values, _ in lines)))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5))

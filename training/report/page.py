@@ -97,5 +97,5 @@ def _template() -> jinja2.Template:
 
 def _pictures(plate: Plate) -> Pictures:
     # The one thing that is not escaped: what matplotlib drew, in which it has escaped all text itself.
-    pictures = (Picture(one.title, one.alt, Markup(as_svg(one, plate))) for one in plate.panels)  # noqa: S704
+    pictures = (Picture(one.title, one.alt, Markup(as_svg(plate, i))) for i, one in enumerate(plate.panels))  # noqa: S704
     return Pictures(tuple(pictures), tuple(plate.keys))

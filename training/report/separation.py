@@ -144,19 +144,23 @@ def _roc_panel(data: ReportData, row: Row, curves: Mapping[System, Sequence[Scor
         if row.false_alarm_rate is not None and row.hit_rate is not None:
             ax.plot([row.false_alarm_rate], [row.hit_rate], "D", color=LIGHT["ink"], ms=5, clip_on=False, zorder=3)
         ax.axvline(MAX_FALSE_POSITIVE_RATE, color=LIGHT["rule"], lw=0.8)
-        ax.text(
-            0.98,
-            0.04,
-            f"AUC {per_cent(row.auc, row.auc_interval)}\npAUC {per_cent(row.pauc, row.pauc_interval)}",
-            ha="right",
-            color=LIGHT["ink"],
-        )
+        for height, (words, colour) in enumerate(reversed(_figures(data, row, list(curves)))):
+            ax.text(0.98, 0.04 + 0.085 * height, words, ha="right", color=LIGHT[colour])
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="false alarms", ylabel="hits")
         quarters(ax, "{:.0%}".format)
 
     seen = f"AUC {per_cent(row.auc, row.auc_interval)} per cent, pAUC {per_cent(row.pauc, row.pauc_interval)} per cent"
     words = f"{count(row.normal, 'normal clip')} and {row.anomalous} faulty"
     return Panel(place_name(row_place(row)), f"ROC curve of {place_name(row_place(row))}: {seen}; {words}.", draw)
+
+
+def _figures(data: ReportData, row: Row, systems: Sequence[System]) -> list[tuple[str, str]]:
+    """Lines beside the curve, each with its colour: the bundle's figures, or of several systems the AUC of each."""
+    if len(systems) == 1:
+        lines = (f"AUC {per_cent(row.auc, row.auc_interval)}", f"pAUC {per_cent(row.pauc, row.pauc_interval)}")
+        return [(line, "ink") for line in lines]
+    aucs = {System.of(one): one.auc for one in data.rows if row_place(one) == row_place(row)}
+    return [(f"{data.labels[one]}: AUC {per_cent(aucs.get(one))}", system_hue(data, one)) for one in systems]
 
 
 def _roc(clips: Sequence[Scored]) -> tuple[Array, Array]:

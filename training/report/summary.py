@@ -66,8 +66,8 @@ def tiles(data: ReportData) -> Iterator[Tile]:
         yield Tile("Told apart", per_cent(data.mean_auc), detail)
     gaps = [calibration_gap(*found) for place in data.places if (found := normal_p_values(data, place))]
     if gaps:
-        detail = "sections and domains whose normal clips have p-values as chance allows"
-        yield Tile("Calibration holds", f"{sum(gap <= bound for gap, bound in gaps)} of {len(gaps)}", detail)
+        detail = "sections and domains whose normal clips do not contradict it: their p-values are as chance allows"
+        yield Tile("Calibration", f"{sum(gap <= bound for gap, bound in gaps)} of {len(gaps)}", detail)
     recordings = {clip.recording.recording for clip in clips}
     detail = f"of {count(len(recordings), 'recording')}, from {count(len(data.places), 'section and domain')}"
     if len(data.places) > 1:
@@ -147,7 +147,10 @@ def cautions(data: ReportData) -> Iterator[str]:
     }
     few_behind = [f"{place_name(place)} ({clips})" for place, clips in behind.items() if clips < FEW_CLIPS]
     if few_behind:
-        yield f"Fewer than {FEW_CLIPS} training clips stand behind a threshold: {'; '.join(few_behind)}."
+        yield (
+            f"Fewer than {FEW_CLIPS} training clips stand behind a threshold: {'; '.join(few_behind)}. From n clips no "
+            "rate under 1 in n + 1 can be promised."
+        )
     clips = data.scored[data.system]
     if len({clip.recording.recording for clip in clips}) < len(clips):
         yield (

@@ -98,6 +98,11 @@ _SETTINGS: Any = {
 _VARIABLES = {value: f"var(--{name})" for name, value in LIGHT.items()}
 
 
+def file_name(text: str) -> str:
+    """What can name a file, whatever a network was called."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)
+
+
 def hue(place: int) -> str:
     """The name of a colour that tells the ``place``-th section or system from the others."""
     return f"hue-{place % HUES}"
@@ -121,12 +126,15 @@ class Panel:
 
     title: str
     alt: str
-    draw: Callable[[Axes], None]
+    draw: Callable[[Axes], object]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plate:
-    """Panels under one heading: on the page they flow side by side, as a file they are one picture, ``name``.png."""
+    """Panels under one heading: on the page they flow side by side, as a file they are one picture, ``name``.png.
+
+    ``name`` also begins every id in the panels' SVGs: of letters, digits, dots, underscores and hyphens, and unique.
+    """
 
     name: str
     heading: str
@@ -157,14 +165,14 @@ def as_png(plate: Plate) -> bytes:
     return file.getvalue()
 
 
-def as_svg(panel: Panel, plate: Plate) -> str:
-    """One panel as an SVG element that takes its colours, its font and its width from the page."""
+def as_svg(plate: Plate, place: int) -> str:
+    """The ``place``-th panel as an SVG element that takes its colours, its font and its width from the page."""
     with mpl.rc_context(_SETTINGS):
         figure = Figure((plate.width_in, plate.height_in), layout="constrained")
-        panel.draw(figure.subplots())
+        plate.panels[place].draw(figure.subplots())
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, dpi=_DPI, metadata=dict.fromkeys(_METADATA))
-    return _for_the_page(file.getvalue(), f"{plate.name}-{list(plate.panels).index(panel)}")
+    return _for_the_page(file.getvalue(), f"{plate.name}-{place}")
 
 
 _METADATA = ("Creator", "Date", "Format", "Type")

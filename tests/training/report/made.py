@@ -1,0 +1,170 @@
+"""Report data made by hand: a tiny bundle, clips with the scores that a test needs, and sounds that can be decoded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from models.bundle import Bundle
+from models.decision import decide
+from models.vocabulary import Condition, Decision, Domain, Split
+from tests.models.tiny import FAN, VALVE, build_bundle
+from training.metrics import auc, bootstrap_intervals, partial_auc, rate_interval
+from training.recordings import Recording
+from training.report.contents import (
+    Place,
+    ReportData,
+    System,
+    Table,
+    anomaly_scores,
+    by_place,
+    of_condition,
+)
+from training.scored import Scored, SystemName
+from training.tables import Row
+
+SOURCE, TARGET, OTHER = (FAN, Domain.SOURCE), (FAN, Domain.TARGET), (VALVE, Domain.SOURCE)
+EARWITNESS = System(SystemName.EARWITNESS, "0123456789abcdef" * 4, "tiny", 3)
+FLOOR = System(SystemName.FLOOR, None, None, 0)
+
+CURVE: Mapping[str, list[float]] = {
+    "epoch": [1, 2, 3, 4],
+    "loss": [5, 4, 3, 2.5],
+    "section_loss": [2, 1.5, 1, 1],
+    "attribute_loss": [3, 2.5, 2, 1.5],
+    "section_scale": [5, 64, 9, 8],
+    "attribute_scale": [7, 8, 8, 8],
+    "limited": [0, 1, 0, 0],
+}
+
+
+@cache
+def tiny() -> Bundle:
+    """The tiny bundle, with a curve of one of its networks."""
+    bundle = build_bundle()
+    training_data = {"recordings": 23, "curves": {"both-heads-s2": dict(CURVE)}}
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"training_data": training_data}))
+
+
+def scored(
+    place: Place,
+    condition: Condition | None,
+    score: float,
+    *,
+    path: str = "clip.wav",
+    threshold: float | None = 0.0,
+    **recording: Any,
+) -> Scored:
+    """A clip with this score; the file need not exist unless it is shown."""
+    facts: dict[str, Any] = {"attribute": "", "recording": path, "challenge": True, **recording}
+    return Scored(
+        recording=Recording(
+            path=Path(path),
+            machine_type=place[0].machine_type,
+            section=place[0].section,
+            domain=place[1],
+            split=Split.TEST,
+            condition=condition,
+            **facts,
+        ),
+        start_s=0.0,
+        anomaly_score=score,
+        decision_score=score,
+        threshold=threshold,
+        decision=decide(score, threshold),
+        parts={},
+    )
+
+
+def clips_of(folder: Path, counts: Mapping[Place, tuple[int, int]], shift: float = 1.0) -> list[Scored]:
+    """Normal and faulty clips of each place, the faulty ones ``shift`` spreads higher, each with two seconds of noise.
+
+    Scores lie around the calibration scores of the tiny bundle, thresholds are its own.
+    """
+    random = np.random.default_rng(7)
+    clips = []
+    for place, numbers in counts.items():
+        calibration = tiny().calibrations[place].calibration
+        for condition, number in zip(Condition, numbers, strict=True):
+            for i in range(number):
+                path = folder / f"{place[0].machine_type}-{place[0].section}-{place[1]}-{condition}-{i:02d}.wav"
+                soundfile.write(path, random.normal(0, 0.02, 32_000), 16_000, subtype="PCM_16")
+                score = random.choice(calibration.scores) + calibration.scores.std() * (
+                    random.normal(0, 0.5) + shift * (condition is Condition.ANOMALY)
+                )
+                clips.append(scored(place, condition, score, path=path.as_posix(), threshold=calibration.threshold))
+    return clips
+
+
+def row_of(system: System, place: Place, clips: Sequence[Scored]) -> Row:
+    """A row as an evaluation makes it."""
+    kinds = [of_condition(clips, condition) for condition in Condition]
+    normal, anomalous = map(anomaly_scores, kinds)
+    intervals = bootstrap_intervals(
+        normal, anomalous, *([str(c.recording.path) for c in kind] for kind in kinds), seed=0
+    )
+    rates, bounds = zip(*(_rate(kind) for kind in kinds), strict=True)
+    figures: dict[str, Any] = {
+        "system": system.name,
+        "bundle": system.bundle,
+        "recipe": system.recipe,
+        "seed": system.seed,
+        "machine_type": place[0].machine_type,
+        "section": place[0].section,
+        "domain": place[1],
+        "auc": auc(normal, anomalous),
+        "auc_interval": intervals and intervals[0],
+        "pauc": partial_auc(normal, anomalous),
+        "pauc_interval": intervals and intervals[1],
+        "normal": len(normal),
+        "anomalous": len(anomalous),
+        "false_alarm_rate": rates[0],
+        "hit_rate": rates[1],
+        "false_alarm_interval": bounds[0],
+        "hit_interval": bounds[1],
+    }
+    return Row(**figures)
+
+
+def _rate(clips: Sequence[Scored]) -> tuple[float | None, tuple[float, float] | None]:
+    decided = [clip for clip in clips if clip.decision is not None]
+    if not decided:
+        return None, None
+    alarms = sum(clip.decision is Decision.ANOMALOUS for clip in decided)
+    return alarms / len(decided), rate_interval(alarms, len(decided))
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """Strings that would do harm if they were taken for anything but text."""
+
+    script: str = "<script>alert(1)</script>"
+    image: str = "\"><img src=x onerror='alert(2)'>"
+    template: str = "{{ 7 * 7 }}{% raw %}"
+    mathematics: str = "$\\frac{1}$ $unfinished"
+
+
+def report_data(systems: Mapping[System, Sequence[Scored]], **other: Any) -> ReportData:
+    """Of these systems' clips; everything else as an evaluation of the tiny bundle would have it, or as said."""
+    first = next(iter(systems.values()))
+    given: dict[str, Any] = {
+        "bundle": EARWITNESS.bundle,
+        "manifest": tiny().manifest,
+        "calibrations": tiny().calibrations,
+        "rows": tuple(
+            row_of(system, place, own) for system, clips in systems.items() for place, own in by_place(clips).items()
+        ),
+        "scored": systems,
+        "embeddings": np.random.default_rng(5).normal(size=(len(first), 128)).astype(np.float32),
+        "official_score": 0.6,
+        "mean_auc": 0.7,
+        "means": (Table("Harmonic means", ("machine type", "AUC"), (("fan", "61.0"),), words=1),),
+        "comparisons": (),
+        "notes": (),
+        "provenance": {"Command": "python -m training evaluate"},
+    }
+    return ReportData(**{**given, **other})
