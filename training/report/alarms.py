@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from models.bundle import CalibrationKey
 from models.vocabulary import Condition
-from training.report.contents import Place, ReportData, System, of_condition
+from training.report.contents import ReportData, of_condition
 from training.report.panels import DASHES, plates, quarters, row_place, system_hue
 from training.report.theme import LIGHT, Key, Panel, Plate
 from training.report.words import count, per_cent, place_name
@@ -24,42 +25,42 @@ _SMIRNOV = 1.358
 def false_alarm_plate(data: ReportData) -> Plate | None:
     """Promised and measured rates, of all systems; None where nothing is decided on normal clips."""
     rows = sorted(
-        (row for row in data.rows if row.false_alarm_rate is not None),
-        key=lambda row: (row.machine_type, row.section, row.domain),
+        ((label, row) for label, own in data.rows.items() for row in own if row.false_alarm_rate is not None),
+        key=lambda each: (each[1].machine_type, each[1].section, each[1].domain),
     )
     if not rows:
         return None
-    groups = {name: list(own) for name, own in groupby(rows, key=lambda row: row.machine_type)}
-    most = max(map(len, groups.values()))
-    systems = list(dict.fromkeys(System.of(row) for row in rows))
-    keys = [Key(_measured(data, one, systems), system_hue(data, one), "dot") for one in systems]
+    groups = {name: list(own) for name, own in groupby(rows, key=lambda each: each[1].machine_type)}
+    labels = [label for label in data.labels if label in dict(rows)]
+    most, several = max(map(len, groups.values())), len(labels) > 1
+    measured = "measured, with its 95 % interval"
     return Plate(
         "false-alarms",
         "False alarms",
-        [_false_alarm_panel(data, name, own, most, several=len(systems) > 1) for name, own in groups.items()],
-        [*keys, Key("promised", "ink", "tick")],
+        [_false_alarm_panel(data, name, own, most, several=several) for name, own in groups.items()],
+        [
+            *(Key(f"{one}, {measured}" if several else measured, system_hue(data, one), "dot") for one in labels),
+            Key("promised", "ink", "tick"),
+        ],
         height_in=0.45 + 0.44 * most,
     )
 
 
-def _measured(data: ReportData, system: System, systems: Sequence[System]) -> str:
-    words = "measured, with its 95 % interval"
-    return words if len(systems) == 1 else f"{data.labels[system]}, {words}"
-
-
-def _false_alarm_panel(data: ReportData, machine_type: str, rows: Sequence[Row], most: int, *, several: bool) -> Panel:
+def _false_alarm_panel(
+    data: ReportData, machine_type: str, rows: Sequence[tuple[str, Row]], most: int, *, several: bool
+) -> Panel:
     def draw(ax: Axes) -> None:
-        for place, row in enumerate(rows):
+        for place, (label, row) in enumerate(rows):
             assert row.false_alarm_rate is not None
-            colour = LIGHT[system_hue(data, System.of(row))]
+            colour = LIGHT[system_hue(data, label)]
             ax.plot([0, 1], [-place, -place], color=LIGHT["rule"], lw=1)
             if row.false_alarm_interval is not None:
                 ax.plot(row.false_alarm_interval, [-place, -place], color=colour, lw=4, alpha=0.45)
             ax.plot([row.false_alarm_rate], [-place], "o", color=colour, ms=5.5)
-            promised = data.promised(row_place(row)) if System.of(row) == data.system else None
+            promised = data.promised(row_place(row)) if label == data.labels[0] else None
             if promised is not None:
                 ax.plot([promised, promised], [-place - 0.2, -place + 0.2], color=LIGHT["ink"], lw=1.4)
-            name = f"{row.section} {row.domain}" + (f", {data.labels[System.of(row)]}" if several else "")
+            name = f"{row.section} {row.domain}" + (f", {label}" if several else "")
             ax.text(0, 0.24 - place, name, va="bottom")
             figures = f"{per_cent(row.false_alarm_rate, row.false_alarm_interval)} %, {count(row.normal, 'clip')}"
             ax.text(1, 0.24 - place, figures, va="bottom", ha="right", color=LIGHT["muted"])
@@ -71,7 +72,7 @@ def _false_alarm_panel(data: ReportData, machine_type: str, rows: Sequence[Row],
     seen = "; ".join(
         f"{row.section} {row.domain} {per_cent(row.false_alarm_rate, row.false_alarm_interval)} per cent "
         f"of {count(row.normal, 'clip')}"
-        for row in rows
+        for _, row in rows
     )
     return Panel(machine_type, f"False alarms of {machine_type}, measured on normal test clips: {seen}.", draw)
 
@@ -91,7 +92,7 @@ def p_value_plates(data: ReportData) -> list[Plate]:
     return list(plates("p-values", "p-values of normal clips", panels, keys))
 
 
-def normal_p_values(data: ReportData, place: Place) -> tuple[Array, int] | None:
+def normal_p_values(data: ReportData, place: CalibrationKey) -> tuple[Array, int] | None:
     """The p-values of a place's normal clips, and how many calibration clips are behind them; None without any."""
     clips = of_condition(data.places[place], Condition.NORMAL)
     values = [value for clip in clips if (value := data.p_value(clip)) is not None]
@@ -111,7 +112,7 @@ def calibration_gap(p_values: Array, calibration_clips: int) -> tuple[float, flo
     return float(np.abs(shares - steps).max()), float(bound)
 
 
-def _p_value_panel(place: Place, values: Array, behind: int) -> Panel:
+def _p_value_panel(place: CalibrationKey, values: Array, behind: int) -> Panel:
     gap, bound = calibration_gap(values, behind)
 
     def draw(ax: Axes) -> None:

@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from models.bundle import CalibrationKey
 from models.vocabulary import Condition, Domain
-from training.report.contents import Place, ReportData, System, Table, of_condition
+from training.report.contents import ReportData, Table, of_condition
 from training.report.panels import row_place
 from training.report.words import count, per_cent
 
 
 def results(data: ReportData) -> Table:
     """Every system's rows."""
-    several = len({System.of(row) for row in data.rows}) > 1
+    several = len(data.rows) > 1
     return Table(
         "Per cent, with 95 % intervals",
         (
@@ -21,7 +22,7 @@ def results(data: ReportData) -> Table:
         ),
         tuple(
             (
-                *([data.labels[System.of(row)]] if several else []),
+                *([label] if several else []),
                 row.machine_type,
                 row.section,
                 row.domain.value,
@@ -32,7 +33,8 @@ def results(data: ReportData) -> Table:
                 per_cent(row.false_alarm_rate, row.false_alarm_interval),
                 per_cent(row.hit_rate, row.hit_interval),
             )
-            for row in data.rows
+            for label, rows in data.rows.items()
+            for row in rows
         ),
         words=3 + several,
     )
@@ -45,11 +47,11 @@ def counts(data: ReportData) -> Table:
         for key in data.manifest.sections
         for domain in Domain
     }
-    tested: dict[Place, Counter[Condition | None]] = {
+    tested: dict[CalibrationKey, Counter[Condition | None]] = {
         place: Counter(clip.recording.condition for clip in clips) for place, clips in data.places.items()
     }
     known = {*tested, *(place for place, number in trained.items() if number), *map(row_place, data.own_rows)}
-    unknown = bool(of_condition(data.scored[data.system], None))
+    unknown = bool(of_condition(data.clips, None))
     lines = [
         (
             place[0].machine_type,
@@ -64,7 +66,7 @@ def counts(data: ReportData) -> Table:
 
 
 def _counts_of(
-    place: Place, trained: int, tested: Mapping[Place, Counter[Condition | None]], *, unknown: bool
+    place: CalibrationKey, trained: int, tested: Mapping[CalibrationKey, Counter[Condition | None]], *, unknown: bool
 ) -> Iterator[int]:
     found = tested.get(place, Counter())
     yield trained

@@ -34,7 +34,7 @@ def cards(data: ReportData) -> Iterator[Card]:
     AudioError, OSError : where a clip cannot be read any more.
     """
     front_end = data.manifest.front_end.spec()
-    for number, chosen in enumerate(choose(data.scored[data.system], data.p_value), start=1):
+    for number, chosen in enumerate(choose(data.clips, data.p_value), start=1):
         clip, place = chosen.clip, place_of(chosen.clip)
         sound = sound_of(clip, front_end.channel)
         condition = "faulty" if clip.recording.condition is Condition.ANOMALY else "normal"

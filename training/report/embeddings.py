@@ -5,7 +5,9 @@ another, (members x 128), and a seeded Gaussian projection takes them to 128 val
 about 6 % (Johnson and Lindenstrauss), for all members at once, and 42,000 clips are 22 MB.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +19,20 @@ _SEED = 2021
 
 
 class EmbeddingRows:
-    """Keeps one short row a clip, in the order in which the clips are scored: see `training.evaluate.Watch`."""
+    """Keeps one short row a clip: see `training.evaluate.Watch`."""
 
     def __init__(self) -> None:
-        self._rows: list[NDArray[np.float32]] = []
+        self._rows: dict[tuple[Path, float], NDArray[np.float32]] = {}
 
-    def __call__(self, _: Scored, embeddings: NDArray[np.float32]) -> None:
+    def __call__(self, clip: Scored, embeddings: NDArray[np.float32]) -> None:
         """Take in a clip: its windows' embeddings, (windows, members, 128)."""
         row = embeddings.mean(axis=0).reshape(-1)
-        self._rows.append(row if len(row) == EMBEDDING_SIZE else row @ _projection(len(row)))
+        short = row if len(row) == EMBEDDING_SIZE else row @ _projection(len(row))
+        self._rows[clip.recording.path, clip.start_s] = short
 
-    def rows(self) -> NDArray[np.float32]:
-        """(clips, 128); of machine types that other members score, rows are not comparable."""
-        return np.stack(self._rows) if self._rows else np.empty((0, EMBEDDING_SIZE), np.float32)
+    def of(self, clips: Sequence[Scored]) -> NDArray[np.float32]:
+        """(clips, 128), each clip's; of machine types that other members score, rows are not comparable."""
+        return np.array([self._rows[clip.recording.path, clip.start_s] for clip in clips]).reshape(-1, EMBEDDING_SIZE)
 
 
 @lru_cache(maxsize=4)

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.bundle import Bundle
 from models.vocabulary import Domain
-from training.report.contents import ReportData, System, Table
+from training.report.contents import ReportData, Table
+from training.report.embeddings import EmbeddingRows
 from training.report.words import per_cent
 from training.scored import SystemName
 from training.tables import Evaluation, Part
@@ -20,7 +18,7 @@ _LIBRARIES = ("earwitness", "onnxruntime", "numpy", "scikit-learn", "matplotlib"
 def gather(
     evaluation: Evaluation,
     bundle: Bundle,
-    embeddings: NDArray[np.float32],
+    embeddings: EmbeddingRows,
     *,
     command: str,
     made: str | None = None,
@@ -30,25 +28,18 @@ def gather(
     Parameters
     ----------
     bundle : the one that was evaluated.
-    embeddings : (clips, size), in the order of the evaluation's clips.
+    embeddings : has watched the evaluation.
     command : what the evaluation was asked for with.
     made : when, in words; None leaves it out, and equal evaluations give equal reports.
     """
-    recipe = bundle.manifest.recipe
-    name, seed = recipe.get("name"), recipe.get("seed")
-    system = System(
-        SystemName.EARWITNESS,
-        bundle.id,
-        name if isinstance(name, str) else None,
-        seed if isinstance(seed, int) else None,
-    )
+    label = SystemName.EARWITNESS.value
     return ReportData(
         bundle=bundle.id,
         manifest=bundle.manifest,
         calibrations=bundle.calibrations,
-        rows=evaluation.rows,
-        scored={system: evaluation.scored},
-        embeddings=embeddings,
+        rows={label: evaluation.rows},
+        scored={label: evaluation.scored},
+        embeddings=embeddings.of(evaluation.scored),
         official_score=evaluation.official_score(),
         mean_auc=evaluation.mean_auc(),
         means=tuple(_means(evaluation)),

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 def map_plates(data: ReportData) -> list[Plate]:
     """The embeddings of each machine type's clips in a plane, coloured by section; marks tell condition and domain."""
-    clips = data.scored[data.system]
+    clips = data.clips
     plates = []
     for name in sorted({clip.recording.machine_type for clip in clips}):
         own = [i for i, clip in enumerate(clips) if clip.recording.machine_type == name]

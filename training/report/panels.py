@@ -5,8 +5,9 @@ from itertools import groupby
 
 from matplotlib.axes import Axes
 
+from models.bundle import CalibrationKey
 from models.vocabulary import SectionKey
-from training.report.contents import Place, ReportData, System
+from training.report.contents import ReportData
 from training.report.theme import Key, Panel, Plate, hue
 from training.tables import Row
 
@@ -19,14 +20,14 @@ def plates(name: str, heading: str, panels: Sequence[tuple[str, Panel]], keys: S
         yield Plate(f"{name}-{machine_type}", f"{heading}: {machine_type}", [panel for _, panel in own], keys)
 
 
-def row_place(row: Row) -> Place:
+def row_place(row: Row) -> CalibrationKey:
     """Section and domain of a row."""
     return SectionKey(row.machine_type, row.section), row.domain
 
 
-def system_hue(data: ReportData, system: System) -> str:
+def system_hue(data: ReportData, label: str) -> str:
     """The name of a system's colour."""
-    return hue(list(data.labels).index(system))
+    return hue(data.labels.index(label))
 
 
 def quarters(ax: Axes, written: Callable[[float], str]) -> None:

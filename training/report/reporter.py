@@ -36,7 +36,7 @@ class Reporter:
         data = gather(
             evaluation,
             read_bundle(self._bundle),
-            self.embeddings.rows(),
+            self.embeddings,
             command=self._command,
             made=self._made,
         )

@@ -8,12 +8,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from models.bundle import CalibrationKey
 from models.vocabulary import Condition
 from training.metrics import MAX_FALSE_POSITIVE_RATE
 from training.report.contents import (
-    Place,
     ReportData,
-    System,
     anomaly_scores,
     by_place,
     decision_scores,
@@ -39,7 +38,7 @@ _KINDS: Mapping[Condition | None, tuple[str, str]] = {
 
 def score_plates(data: ReportData) -> list[Plate]:
     """Histograms of the scores that are compared with the threshold, and the calibration's."""
-    kinds = {clip.recording.condition for clip in data.scored[data.system]}
+    kinds = {clip.recording.condition for clip in data.clips}
     keys = [Key(_KINDS[kind][0], _KINDS[kind][1], "area") for kind in _KINDS if kind in kinds]
     keys += [Key("calibration clips", "ink", "line"), Key("threshold", "ink", "dashes")]
     panels = [(place[0].machine_type, _score_panel(data, place, clips)) for place, clips in data.places.items()]
@@ -63,7 +62,7 @@ def score_edges(normal: Array, others: Array, n_bins: int = _BINS) -> tuple[Arra
     return np.linspace(low, limit, n_bins + 1), limit
 
 
-def _score_panel(data: ReportData, place: Place, clips: Sequence[Scored]) -> Panel:
+def _score_panel(data: ReportData, place: CalibrationKey, clips: Sequence[Scored]) -> Panel:
     threshold = clips[0].threshold
     behind = data.calibrations[place].calibration.scores if place in data.calibrations else np.empty(0)
     scores = {kind: decision_scores(of_condition(clips, kind)) for kind in _KINDS}
@@ -114,10 +113,10 @@ def _bars(ax: Axes, scores: Array, edges: Array, colour: str, sign: float) -> No
 
 def roc_plates(data: ReportData) -> list[Plate]:
     """ROC curves of every system, for each place with clips of both conditions."""
-    systems = {system: by_place(clips) for system, clips in data.scored.items()}
-    keys = [Key(data.labels[one], system_hue(data, one), "line") for one in systems]
+    systems = {label: by_place(clips) for label, clips in data.scored.items()}
+    keys = [Key(one, system_hue(data, one), "line") for one in systems]
     keys += [
-        Key("region of the pAUC", system_hue(data, data.system), "area"),
+        Key("region of the pAUC", system_hue(data, data.labels[0]), "area"),
         Key("threshold in force", "ink", "diamond"),
         Key("chance", "muted", "dashes"),
     ]
@@ -129,14 +128,14 @@ def roc_plates(data: ReportData) -> list[Plate]:
     return list(plates("roc", "ROC curves", panels, keys))
 
 
-def _roc_panel(data: ReportData, row: Row, curves: Mapping[System, Sequence[Scored]]) -> Panel:
+def _roc_panel(data: ReportData, row: Row, curves: Mapping[str, Sequence[Scored]]) -> Panel:
     def draw(ax: Axes) -> None:
         ax.plot([0, 1], [0, 1], color=LIGHT["muted"], ls=DASHES, lw=1)
-        for system, clips in reversed(list(curves.items())):  # the bundle's own last, above the others
+        for label, clips in reversed(list(curves.items())):  # the bundle's own last, above the others
             false_rate, hit_rate = _roc(clips)
-            colour = LIGHT[system_hue(data, system)]
+            colour = LIGHT[system_hue(data, label)]
             ax.plot(false_rate, hit_rate, color=colour, clip_on=False)
-            if system == data.system:
+            if label == data.labels[0]:
                 inside = np.append(false_rate[false_rate < MAX_FALSE_POSITIVE_RATE], MAX_FALSE_POSITIVE_RATE)
                 height = np.interp(inside, false_rate, hit_rate)
                 height[:-1] = hit_rate[: len(inside) - 1]  # where a curve is steep, its corners
@@ -154,13 +153,13 @@ def _roc_panel(data: ReportData, row: Row, curves: Mapping[System, Sequence[Scor
     return Panel(place_name(row_place(row)), f"ROC curve of {place_name(row_place(row))}: {seen}; {words}.", draw)
 
 
-def _figures(data: ReportData, row: Row, systems: Sequence[System]) -> list[tuple[str, str]]:
+def _figures(data: ReportData, row: Row, labels: Sequence[str]) -> list[tuple[str, str]]:
     """Lines beside the curve, each with its colour: the bundle's figures, or of several systems the AUC of each."""
-    if len(systems) == 1:
+    if len(labels) == 1:
         lines = (f"AUC {per_cent(row.auc, row.auc_interval)}", f"pAUC {per_cent(row.pauc, row.pauc_interval)}")
         return [(line, "ink") for line in lines]
-    aucs = {System.of(one): one.auc for one in data.rows if row_place(one) == row_place(row)}
-    return [(f"{data.labels[one]}: AUC {per_cent(aucs.get(one))}", system_hue(data, one)) for one in systems]
+    aucs = {label: one.auc for label in labels for one in data.rows[label] if row_place(one) == row_place(row)}
+    return [(f"{label}: AUC {per_cent(auc)}", system_hue(data, label)) for label, auc in aucs.items()]
 
 
 def _roc(clips: Sequence[Scored]) -> tuple[Array, Array]:

@@ -44,7 +44,7 @@ class Finding:
 
 def tiles(data: ReportData) -> Iterator[Tile]:
     """False alarms, faults found, how well both are told apart, and how many clips say so."""
-    clips = data.scored[data.system]
+    clips = data.clips
     normal, faulty = (_decided(of_condition(clips, condition)) for condition in Condition)
     promises = sorted({rate for place in data.places if (rate := data.promised(place)) is not None})
     if normal:
@@ -151,7 +151,7 @@ def cautions(data: ReportData) -> Iterator[str]:
             f"Fewer than {FEW_CLIPS} training clips stand behind a threshold: {'; '.join(few_behind)}. From n clips no "
             "rate under 1 in n + 1 can be promised."
         )
-    clips = data.scored[data.system]
+    clips = data.clips
     if len({clip.recording.recording for clip in clips}) < len(clips):
         yield (
             "Clips of one recording resemble each other: intervals of rates count them as independent, and are too "

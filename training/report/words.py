@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from models.bundle import CalibrationKey
 from training.metrics import Interval
-from training.report.contents import Place
 
 FEW_CLIPS = 30
 """Fewer clips than this, behind a threshold or a rate, are said to be few."""
@@ -37,7 +37,7 @@ def per_cent(value: float | None, interval: Interval | None = None) -> str:
     return f"{100 * value:.1f}{bounds}"
 
 
-def place_name(place: Place) -> str:
+def place_name(place: CalibrationKey) -> str:
     """``fan 00, source``."""
     return f"{place[0].machine_type} {place[0].section}, {place[1]}"
 

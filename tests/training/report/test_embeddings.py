@@ -1,5 +1,7 @@
 """Embeddings kept small: neighbours stay neighbours, and the plane is that of the largest differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,18 +11,18 @@ from models.vocabulary import Condition
 from tests.training.report.made import SOURCE, scored
 from training.report.embeddings import EmbeddingRows, plane
 
-CLIP = scored(SOURCE, Condition.NORMAL, 0.0)
 
-
-def kept(clips: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def kept(embeddings: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The rows of clips that were watched in the reverse order."""
     rows = EmbeddingRows()
-    for embeddings in clips:
-        rows(CLIP, embeddings)
-    return rows.rows()
+    clips = [replace(scored(SOURCE, Condition.NORMAL, 0.0), start_s=10.0 * place) for place in range(len(embeddings))]
+    for clip, own in reversed(list(zip(clips, embeddings, strict=True))):
+        rows(clip, own)
+    return rows.of(clips)
 
 
 def test_a_clip_of_several_windows_has_the_mean_of_its_windows() -> None:
-    """Of one member as it is, and in the order in which clips came."""
+    """Of one member as it is, and in the order of the clips, whatever the order in which they were scored."""
     random = np.random.default_rng(0)
     clips = [random.normal(size=(windows, 1, 128)).astype(np.float32) for windows in (1, 3, 2)]
     np.testing.assert_allclose(kept(clips), [clip.mean(axis=(0, 1)) for clip in clips], rtol=1e-6)

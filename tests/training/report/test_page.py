@@ -18,6 +18,7 @@ from models.audio import decode
 from models.manifest import MemberEntry
 from models.vocabulary import Condition
 from tests.training.report.made import (
+    BUNDLE_ID,
     EARWITNESS,
     FLOOR,
     OTHER,
@@ -30,9 +31,8 @@ from tests.training.report.made import (
     tiny,
 )
 from training.report.choice import choose
-from training.report.contents import ReportData, System, Table
+from training.report.contents import ReportData, Table
 from training.report.page import PAGE, write_report
-from training.scored import SystemName
 
 SECTIONS = ["short", "alarms", "faults", "clips", "networks", "figures", "provenance"]
 
@@ -105,7 +105,7 @@ def test_everything_is_there(written: Path) -> None:
     places, types, cards = 3, 2, 10
     assert len(drawings) == types + places + places + 2 + cards + types + 2  # alarms, p, scores, ROC, ..., curves
     for words in (
-        *("pump 00: 2 test recordings left out.", "Harmonic means", EARWITNESS.bundle, "python -m training evaluate"),
+        *("pump 00: 2 test recordings left out.", "Harmonic means", BUNDLE_ID, "python -m training evaluate"),
         *("earwitness 0.1.0", "recipe tiny, seed 3", "both-heads-s2: AdaCos scale", "name: tiny", "recordings: 23"),
         *("fan 00, target", "valve line-3.b, source", "10 % promised", "threshold in force"),
     ):
@@ -156,7 +156,7 @@ def test_equal_data_gives_equal_files(data: ReportData, written: Path, tmp_path:
 def test_the_clips_shown_are_the_worst_and_sound_as_they_were_scored(data: ReportData, written: Path) -> None:
     """In their order, each with the sound of its own file, raised by the gain that is stated."""
     page = read(written)
-    chosen = choose(data.scored[data.system], data.p_value)
+    chosen = choose(data.clips, data.p_value)
     paths = [one.clip.recording.path.as_posix() for one in chosen]
     assert len(paths) == 10
     places = [page.text.index(path) for path in paths]
@@ -234,18 +234,17 @@ def test_several_systems_stand_side_by_side(tmp_path: Path) -> None:
     """Rows and ROC curves of each by its name, differences and spread as they are given; clips of the bundle only."""
     own = clips_of(tmp_path, {SOURCE: (2, 2)})
     floor = [replace(clip, anomaly_score=-clip.anomaly_score) for clip in own]
-    other = System(SystemName.EARWITNESS, "f" * 64, "quick", 0)
     difference = Table(
         "Differences with intervals", ("system", "AUC"), (("floor less bundle", "-12.0 (-20 to -3)"),), words=1
     )
-    systems = {EARWITNESS: own, other: own, FLOOR: floor}
+    systems = {EARWITNESS: own, "earwitness quick": own, FLOOR: floor}
     data = report_data(systems, comparisons=(difference,))
     write_report(data, tmp_path / "report")
     page = read(tmp_path / "report")
     for words in ("Differences with intervals", "-12.0 (-20 to -3)"):
         assert words in page.text, words
     found = Counter(words.strip() for words in page.texts)
-    for label in ("earwitness tiny", "earwitness quick", "floor"):
+    for label in ("earwitness", "earwitness quick", "floor"):
         assert found[label] == 2, f"a row of {label} and the key of its curve"
         assert re.search(rf"{label}: AUC \d+\.\d", page.text), "beside its curve"
         assert f"00 source, {label}" in page.text, "a line among the false alarms"
@@ -272,10 +271,8 @@ def test_nobodys_words_are_taken_for_markup(tmp_path: Path) -> None:
             },
         }
     )
-    system = replace(EARWITNESS, recipe=hostile.mathematics)
-    other = replace(EARWITNESS, recipe=hostile.script)
     data = report_data(
-        {system: [replace(clip, recording=recording)], other: [clip]},
+        {hostile.mathematics: [replace(clip, recording=recording)], hostile.script: [clip]},
         manifest=manifest,
         notes=(hostile.script, hostile.template),
         comparisons=(Table(hostile.script, (hostile.image,), ((hostile.template,),), words=1),),

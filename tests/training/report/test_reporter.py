@@ -13,7 +13,6 @@ from tests.models.tiny import FAN, build_bundle, sound, with_canary
 from tests.training.report.test_page import read
 from training.evaluate import evaluate
 from training.recordings import Recording
-from training.report.contents import System
 from training.report.gather import gather
 from training.report.reporter import Reporter
 
@@ -59,11 +58,10 @@ def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None
         *("AUC, pAUC of each term", "section term", "both heads loss", "6 test clips of 1 section"),
     ):
         assert words in page.text or words in " ".join(page.values("aria-label")), words
-    rows = reporter.embeddings.rows()
-    assert rows.shape == (6, 128)
-    data = gather(evaluation, read_bundle(bundle), rows, command="")
-    assert data.system == System.of(row)
-    assert data.own_rows == evaluation.rows
+    data = gather(evaluation, read_bundle(bundle), reporter.embeddings, command="")
+    assert data.embeddings.shape == (6, 128)
+    assert data.labels == ["earwitness"]
+    assert (data.own_rows, data.clips) == (evaluation.rows, evaluation.scored)
     assert "Made" not in data.provenance
     assert [table.caption.split(",")[0] for table in data.means] == ["Harmonic means", "AUC"]
     assert data.means[0].lines[0][:2] == ("fan", "source")

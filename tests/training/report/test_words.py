@@ -2,7 +2,6 @@
 
 import pytest
 
-from training.report.contents import System, label
 from training.report.words import (
     Tone,
     count,
@@ -12,7 +11,6 @@ from training.report.words import (
     promise_verdict,
     signed,
 )
-from training.scored import SystemName
 
 
 def test_figures_in_words() -> None:
@@ -66,16 +64,3 @@ def test_what_is_missing_is_named() -> None:
     assert "no faulty clips" in hearing_verdict(None, None, 8).words
     assert "no normal clips" in hearing_verdict(None, None, 0).words
     assert "no threshold" in promise_verdict(None, None, None, 3).words
-
-
-def test_systems_are_told_apart_by_no_more_than_it_takes() -> None:
-    """By name; two bundles of one name by recipe, seed, and at last by their ids."""
-    bundle = System(SystemName.EARWITNESS, "a" * 64, "quick", 0)
-    floor = System(SystemName.FLOOR, None, None, 0)
-    paper = System(SystemName.EARWITNESS, "b" * 64, "paper", 0)
-    again = System(SystemName.EARWITNESS, "c" * 64, "quick", 1)
-    twin = System(SystemName.EARWITNESS, "d" * 64, "quick", 0)
-    assert list(label([bundle, floor]).values()) == ["earwitness", "floor"]
-    assert list(label([bundle, floor, paper]).values()) == ["earwitness quick", "floor", "earwitness paper"]
-    assert list(label([bundle, again]).values()) == ["earwitness quick seed 0", "earwitness quick seed 1"]
-    assert label([bundle, twin])[twin] == "earwitness quick seed 0 dddddddd"
