@@ -18,6 +18,7 @@ from models.bundle import read_bundle
 from models.detector import Detector
 from models.vocabulary import Domain, SectionKey
 from tests.service.servers import Server
+from training.curves import curves_of
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = 2
@@ -119,6 +120,9 @@ def test_the_bundle_knows_what_was_recorded(bundle: Path) -> None:
     assert read.manifest.sections == (SectionKey("pump", "hall-00"), SectionKey("pump", "hall-01"))
     assert [member.id.rsplit("-", 1)[0] for member in read.manifest.members] == ["both-heads-s2"] * 2
     assert read.manifest.recipe["name"] == "smoke"
+    curve = curves_of(read.manifest.training_data)["both-heads-s2"]
+    assert curve["epoch"][-1] == read.manifest.members[-1].snapshot_epoch
+    assert len(curve["attribute_scale"]) == len(curve["epoch"])
     for key in read.manifest.sections:
         source, target = (read.calibrations[key, domain].calibration for domain in Domain)
         assert (source.rule, len(source.scores)) == ("held_out", TRAIN_CLIPS)
@@ -126,15 +130,20 @@ def test_the_bundle_knows_what_was_recorded(bundle: Path) -> None:
 
 
 def test_a_normal_evaluation_without_anomalies(bundle: Path, plant: Path) -> None:
-    """A plant's usual case: no AUC, but the rate of false alarms with its interval."""
+    """A plant's usual case: no AUC, but the rate of false alarms and a report that shows the clips."""
     normal = plant / "normal.csv"
     clips = sorted((plant / "made" / "dev_data" / "pump" / "source_test").glob("section_00_*normal*.wav"))
     rows = [f"{clip},pump,hall-00,source,test,normal" for clip in clips]
     normal.write_text("\n".join(["path,machine_type,section,domain,split,condition", *rows]))
-    command("training", "evaluate", bundle, normal, "--json", plant / "normal.json")
+    options = ("--json", plant / "normal.json", "--report", plant / "report")
+    assert "report.html: written" in command("training", "evaluate", bundle, normal, *options)
     (row,) = json.loads((plant / "normal.json").read_text())["rows"]
     assert (row["normal"], row["anomalous"], row["auc"], row["hit_rate"]) == (3, 0, None, None)
     assert 0.0 <= row["false_alarm_rate"] <= 1.0
+    page = (plant / "report" / "report.html").read_text()
+    assert f"python -m training evaluate {bundle} {normal} --json" in page
+    assert page.count("data:audio/flac") == len(clips)
+    assert (plant / "report" / "training-both-heads-s2.png").exists(), "the bundle carries its training curves"
 
 
 def test_http_and_offline_scores_of_a_clip_agree(bundle: Path, server: Server, plant: Path) -> None:

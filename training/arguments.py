@@ -148,6 +148,7 @@ def _evaluate(commands: Commands) -> None:
     evaluate.add_argument(
         "--csv", type=Path, metavar="DIR", help="write the challenge's CSV files, and what its evaluator makes of them"
     )
+    evaluate.add_argument("--report", type=Path, metavar="DIR", help="write a page with figures and sounds to read")
     evaluate.set_defaults(run="evaluate")
 
 

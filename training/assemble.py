@@ -29,6 +29,7 @@ from models.scoring import SectionModel
 from models.vocabulary import Domain, LossChoice, SectionKey
 from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
 from training.calibration import calibrate
+from training.curves import Curve
 from training.export import member_name
 from training.features import FeatureStore, TrainingClip
 from training.fit import Snapshot
@@ -49,6 +50,7 @@ def assemble_bundle(
     folder: Path,
     *,
     limited_epochs: Mapping[str, int],
+    curves: Mapping[str, Curve],
     demonstration: bool,
     advance: Advance,
 ) -> Bundle:
@@ -61,6 +63,7 @@ def assemble_bundle(
     embeddings : (clips at their own speed, members, 128), L2-normalised.
     folder : the bundle's, which must not exist yet.
     limited_epochs : by network, in how many epochs an AdaCos scale met its limit.
+    curves : by network, how its training went.
     advance : called once a clip for the mixtures and once for the calibration.
 
     Raises
@@ -112,11 +115,12 @@ def assemble_bundle(
                 continue  # too few target clips for a mixture: the section has no target domain yet
             facts = [rows[i] for i in own if (clips[i].recording.key, clips[i].recording.domain) == (key, domain)]
             calibrations[key, domain] = SectionCalibration(calibration, *_sound_of(store, facts))
-    training_data = {
+    training_data: dict[str, JsonValue] = {
         "clips": len(clips),
         "recordings": len({clip.recording.path for clip in clips}),
         "contrast_clips": len(store.clips) - len(clips),
         **_reported({"scale_limited_epochs": limited_epochs, "dropped_components": dropped}),
+        "curves": {name: {column: [*values] for column, values in curve.items()} for name, curve in curves.items()},
     }
     manifest = _manifest(
         store, members, recipe, seed, clips, sections, calibrations, training_data, demonstration=demonstration

@@ -160,10 +160,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     recordings = test_recordings(_recordings(options))
     if options.ground_truth:
         recordings = label_recordings(recordings, read_ground_truth(options.ground_truth))
+    reporter = _reporter(options) if options.report else None
+    watch = {"watch": reporter.embeddings} if reporter else {}
     with ExitStack() as stack:
-        contenders: list[Contender] = [
-            stack.enter_context(closing(BundleContender(folder))) for folder in (options.bundle, *options.beside)
-        ]
+        contenders: list[Contender] = [stack.enter_context(closing(BundleContender(options.bundle, **watch)))]
+        contenders += [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
         if options.baseline:
             from training.baselines import open_baseline
 
@@ -176,7 +177,19 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluation.write_json(options.json)
     if options.csv:
         write_csvs(evaluation, options.csv)
+    if reporter is not None:
+        print(f"{reporter.write(evaluation)}: written. Open it in a browser.")
     return 0
+
+
+def _reporter(options: argparse.Namespace) -> Any:
+    """Before the evaluation: what would keep a report from being written must not cost an hour first."""
+    from datetime import UTC, datetime
+
+    from training.report.reporter import Reporter
+
+    command = ("python", "-m", "training", *options.arguments)
+    return Reporter(options.bundle, options.report, command, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
@@ -194,7 +207,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors that a user can mend are one sentence and exit status 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(words, argparse.Namespace(arguments=words))
     try:
         return _COMMANDS[options.run](options)
     except EarwitnessError as error:

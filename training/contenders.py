@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,13 @@ BATCH_WINDOWS = 32
 
 _SHOWN_NAMES = 6
 
+Watch = Callable[[Scored, NDArray[np.float32]], None]
+"""Sees a clip and its windows' embeddings, (windows, members of its type, 128), which nobody else keeps."""
+
+
+def _unwatched(_clip: Scored, _embeddings: NDArray[np.float32]) -> None:
+    """Nobody asked for a report."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Analysed:
@@ -43,13 +50,15 @@ class BundleContender:
     ----------
     folder : the bundle's.
     device : where the networks run.
+    watch : sees each clip with its embeddings.
 
     Raises
     ------
     BundleError, DeviceUnavailable : where the bundle cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, device: Device = Device.AUTO) -> None:
+    def __init__(self, folder: Path, *, device: Device = Device.AUTO, watch: Watch = _unwatched) -> None:
+        self._watch = watch
         self._detector = Detector.load(folder, device=device)
         manifest = self._detector.bundle.manifest
         name, seed = manifest.recipe.get("name"), manifest.recipe.get("seed")
@@ -127,7 +136,7 @@ class BundleContender:
             parts = {
                 (PartKind.TERM, name): value for term in terms for name, value in term.items() if value is not None
             }
-            yield Scored(
+            scored = Scored(
                 recording=one.cut.recording,
                 start_s=one.cut.start_s,
                 anomaly_score=assessment.anomaly_score,
@@ -136,6 +145,8 @@ class BundleContender:
                 decision=assessment.decision,
                 parts={**parts, **self._losses(key, domain, one.features, own)},
             )
+            self._watch(scored, own)
+            yield scored
 
     def _losses(
         self, key: SectionKey, domain: Domain, features: Features, embeddings: NDArray[np.float32]

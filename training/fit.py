@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from models.errors import TrainingDiverged
 from models.frontend import N_FRAMES, N_MELS
 from models.vocabulary import LossChoice
+from training.curves import HISTORY_COLUMNS, Curve, thin
 from training.features import FeatureStore
 from training.labels import HeadClass, Labels
 from training.losses import SCALE_LIMIT, SubClusterAdaCos
@@ -42,8 +43,6 @@ AVERAGED_STEPS = 4
 
 AVERAGE_KEEPS = 0.995**AVERAGED_STEPS
 """The share that the running average keeps of itself each time: 0.995 a step."""
-
-HISTORY_COLUMNS = ("epoch", "loss", "section_loss", "attribute_loss", "section_scale", "attribute_scale", "limited")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,6 +201,12 @@ def limited_epochs(folder: Path) -> int:
     """In how many epochs a scale of the network in ``folder`` has met its limit."""
     with np.load(folder / "checkpoint.npz") as saved:
         return int(saved["history"][:, -1].sum())
+
+
+def training_curve(folder: Path) -> Curve:
+    """How the training of the network in ``folder`` has gone so far, short enough for a manifest."""
+    with np.load(folder / "checkpoint.npz") as saved:
+        return thin(saved["history"])
 
 
 def takes_snapshot(epoch: int, due: int, *, limited: bool) -> bool:

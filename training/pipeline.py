@@ -30,7 +30,7 @@ from training.assemble import assemble_bundle
 from training.choices import departures
 from training.export import export_embedder, member_name
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
-from training.fit import Snapshot, fit_network, limited_epochs, load_snapshot
+from training.fit import Snapshot, fit_network, limited_epochs, load_snapshot, training_curve
 from training.labels import Labels, label, needs_contrast
 from training.parallel import cores
 from training.progress import Advance, Progress, Stage, as_duration, step_s
@@ -187,6 +187,7 @@ def train(
         if until >= Until.BUNDLE:
             assert bundle is not None
             embeddings = _embed(run, store, members, progress.stage("embeddings"))
+            networks = {network.name: run.work / "networks" / network.name for network in run.recipe.networks}
             assemble_bundle(
                 store,
                 members,
@@ -194,10 +195,8 @@ def train(
                 run.recipe,
                 run.seed,
                 bundle,
-                limited_epochs={
-                    network.name: limited_epochs(run.work / "networks" / network.name)
-                    for network in run.recipe.networks
-                },
+                limited_epochs={name: limited_epochs(folder) for name, folder in networks.items()},
+                curves={name: training_curve(folder) for name, folder in networks.items()},
                 demonstration=demonstration,
                 advance=progress.stage("mixtures"),
             )

@@ -55,7 +55,10 @@ def _source(loaded: Loaded, key: SectionKey) -> DomainAnswer:
     responses=problems(400, 503),
 )
 async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId) -> BundleAnswer:
-    """What is loaded, on which device it really runs, and since when."""
+    """What is loaded, on which device it really runs, and since when.
+
+    Training curves are left out: they are for reports, and long.
+    """
     manifest = loaded.detector.bundle.manifest
     return BundleAnswer(
         bundle=loaded.bundle_id,
@@ -71,7 +74,7 @@ async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId
         threads=resources.settings.threads,
         loaded_at=loaded.loaded_at,
         recipe=manifest.recipe,
-        training_data=manifest.training_data,
+        training_data={name: value for name, value in manifest.training_data.items() if name != "curves"},
         versions=manifest.versions,
         metrics=manifest.metrics,
         request_id=request_id,

@@ -156,6 +156,7 @@ def test_what_can_be_scored_is_listed(server: Server, bundle: Bundle, bundle_fol
     loaded = server.client.get("/bundle").json()
     assert loaded["bundle"] == bundle.id
     assert loaded["path"] == str(bundle_folder)
+    assert set(loaded["training_data"]) == {"clips"}, "curves are for reports"
     assert loaded["device"]["running"] == "cpu"
     assert loaded["device"]["providers"] == ["CPUExecutionProvider"]
 

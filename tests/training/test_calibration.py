@@ -292,7 +292,7 @@ def test_references_are_calibrated_without_the_clip_itself(training: TrainingSet
     """Its own fold left out of the references; scored by itself it would be at distance 0."""
     arguments: dict[str, Any] = {"temporal_maximum_types": {"valve"}, "backend": backend, "seed": SEED}
     scores = held_out_scores(training, MEMBERS, advance=lambda _: None, **arguments)[FIRST]
-    folds = deal_folds(training, SEED)
+    folds = deal_folds(training.clips, SEED)
     rows = training.rows(Domain.SOURCE)[FIRST]
     expected = []
     for row in rows:

@@ -14,9 +14,9 @@ from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
 from tests.training.small import N_CLIPS, run_python, small_labels, small_recipe, small_store
 from training import fit
+from training.curves import HISTORY_COLUMNS
 from training.export import member_name
 from training.fit import (
-    HISTORY_COLUMNS,
     LIMIT_PATIENCE,
     RunningAverage,
     batches,

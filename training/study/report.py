@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from training.layout import columns
 from training.study.figures import Figures
 from training.study.plan import StudiedSystem
-from training.layout import columns
 
 LEAST_SEEDS = 3
 """Fewer decide nothing."""

@@ -1,0 +1,79 @@
+"""From a bundle's folder and recordings on disk to a report: what evaluation gives is what the page says."""
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from models.bundle import read_bundle, write_bundle
+from models.encoder import Device
+from models.vocabulary import Condition, Domain, Split
+from tests.models.tiny import FAN, build_bundle, sound, with_canary
+from tests.training.report.test_page import read
+from training.contenders import BundleContender
+from training.evaluate import evaluate
+from training.recordings import Recording
+from training.report.gather import gather
+from training.report.reporter import Reporter
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(folder, with_canary(build_bundle()))
+    return folder
+
+
+def record(folder: Path, condition: Condition, number: int, seconds: float = 10.0) -> Recording:
+    """A plant's recording of the fan; a faulty one rattles."""
+    path = folder / f"{condition}-{number}.wav"
+    waveform = sound(FAN, 60 + number, seconds=seconds)
+    if condition is Condition.ANOMALY:
+        waveform = waveform + np.random.default_rng(number).normal(0, 0.1, len(waveform)).astype(np.float32)
+    soundfile.write(path, waveform, 16_000, subtype="PCM_16")
+    return Recording(
+        path=path,
+        machine_type=FAN.machine_type,
+        section=FAN.section,
+        domain=Domain.SOURCE,
+        split=Split.TEST,
+        condition=condition,
+        attribute="",
+        recording=path.as_posix(),
+        challenge=False,
+    )
+
+
+def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None:
+    """Its own bundle's rows, means and parts, embeddings clip by clip, the command as it can be typed again."""
+    recordings = [record(tmp_path, condition, i, 10.0 + 15.0 * i) for condition in Condition for i in range(2)]
+    reporter = Reporter(bundle, tmp_path / "report", ("python", "-m", "training", "two words"), made="today")
+    with closing(BundleContender(bundle, device=Device.CPU, watch=reporter.embeddings)) as contender:
+        evaluation = evaluate([contender], recordings, advance=lambda _: None)
+    assert reporter.write(evaluation) == tmp_path / "report" / "report.html"
+    page = read(tmp_path / "report")
+    identity = read_bundle(bundle).id
+    (row,) = evaluation.rows
+    for words in (
+        *(identity, "python -m training 'two words'", "today", f"AUC {100 * (row.auc or 0):.1f}"),
+        *("AUC, pAUC of each term", "section term", "both heads loss", "6 test clips of 1 section"),
+    ):
+        assert words in page.text or words in " ".join(page.values("aria-label")), words
+    data = gather(evaluation, read_bundle(bundle), reporter.embeddings, command="")
+    assert data.embeddings.shape == (6, 128)
+    assert data.labels == [evaluation.first.label]
+    assert (data.own_rows, data.clips) == (evaluation.rows, evaluation.first.scored)
+    assert "Made" not in data.provenance
+    assert [table.caption.split(",")[0] for table in data.means] == ["Harmonic means", "AUC"]
+    assert data.means[0].lines[0][:2] == ("fan", "source")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_evaluation(bundle: Path, tmp_path: Path) -> None:
+    """A file where the folder should be; otherwise the folder is there at once."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Reporter(bundle, tmp_path / "file" / "report", ())
+    Reporter(bundle, tmp_path / "deep" / "report", ())
+    assert (tmp_path / "deep" / "report").is_dir()
