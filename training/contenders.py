@@ -25,14 +25,10 @@ from training.test_clips import CutClip, ahead, read_clips
 BATCH_WINDOWS = 32
 """Windows that are encoded together."""
 
-_SHOWN_NAMES = 6
-
 Watch = Callable[[Scored, NDArray[np.float32]], None]
 """Sees a clip and its windows' embeddings, (windows, members of its type, 128), which nobody else keeps."""
 
-
-def _unwatched(_clip: Scored, _embeddings: NDArray[np.float32]) -> None:
-    """Nobody asked for a report."""
+_SHOWN_NAMES = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,14 +46,14 @@ class BundleContender:
     ----------
     folder : the bundle's.
     device : where the networks run.
-    watch : sees each clip with its embeddings.
+    watch : called with each clip once it is scored.
 
     Raises
     ------
     BundleError, DeviceUnavailable : where the bundle cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, device: Device = Device.AUTO, watch: Watch = _unwatched) -> None:
+    def __init__(self, folder: Path, *, device: Device = Device.AUTO, watch: Watch | None = None) -> None:
         self._watch = watch
         self._detector = Detector.load(folder, device=device)
         manifest = self._detector.bundle.manifest
@@ -145,7 +141,8 @@ class BundleContender:
                 decision=assessment.decision,
                 parts={**parts, **self._losses(key, domain, one.features, own)},
             )
-            self._watch(scored, own)
+            if self._watch is not None:
+                self._watch(scored, own)
             yield scored
 
     def _losses(

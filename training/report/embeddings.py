@@ -19,7 +19,7 @@ _SEED = 2021
 
 
 class EmbeddingRows:
-    """Keeps one short row a clip: see `training.evaluate.Watch`."""
+    """Keeps one short row a clip: see `training.contenders.Watch`."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[Path, float], NDArray[np.float32]] = {}

@@ -1,18 +1,24 @@
 """From an evaluation and its bundle to what a report shows: the one place that knows both."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from importlib.metadata import version
-from typing import Any
 
 from models.bundle import Bundle
 from models.vocabulary import Domain
-from training.layout import change
+from training.metrics import harmonic_mean
 from training.report.contents import ReportData, Table
 from training.report.embeddings import EmbeddingRows
-from training.report.words import per_cent
-from training.tables import Difference, Estimate, Evaluation, Part, Range, Spread, System, means_of
+from training.report.words import per_cent, signed
+from training.tables import Difference, Estimate, Evaluation, Part, Range, Row, Spread, System, Totals
 
 _LIBRARIES = ("earwitness", "onnxruntime", "numpy", "scikit-learn", "matplotlib")
+_PLACE = ("machine type", "section", "domain")
+_TOTALS = {
+    "official_score": "official score",
+    "harmonic_mean_auc": "harmonic mean AUC",
+    "mean_auc": "mean AUC",
+}
 
 
 def gather(
@@ -27,22 +33,22 @@ def gather(
 
     Parameters
     ----------
-    bundle : the one that was evaluated.
-    embeddings : has watched the evaluation.
+    bundle : the first system that was evaluated.
+    embeddings : has watched its evaluation.
     command : what the evaluation was asked for with.
     made : when, in words; None leaves it out, and equal evaluations give equal reports.
     """
-    first = evaluation.first
+    totals = evaluation.first.totals
     return ReportData(
         bundle=bundle.id,
         manifest=bundle.manifest,
         calibrations=bundle.calibrations,
         rows={system.label: system.rows for system in evaluation.systems},
         scored={system.label: system.scored for system in evaluation.systems},
-        embeddings=embeddings.of(first.scored),
-        official_score=first.totals.official_score.value,
-        mean_auc=first.totals.mean_auc.value,
-        means=tuple(_means(first)),
+        embeddings=embeddings.of(evaluation.first.scored),
+        official_score=totals.official_score.value,
+        mean_auc=totals.mean_auc.value,
+        means=tuple(_means(evaluation)),
         comparisons=(*map(_difference, evaluation.differences), *map(_spread, evaluation.spread)),
         notes=evaluation.notes,
         provenance={
@@ -53,84 +59,111 @@ def gather(
     )
 
 
-def _difference(found: Difference) -> Table:
-    """Every figure of the first system minus the other's, with the interval of paired draws."""
-
-    def cell(of: Estimate) -> str:
-        return change(of.value, of.interval)
-
-    totals = found.totals
-    return Table(
-        f"{found.minuend} minus {found.subtrahend}, percentage points, 95 % intervals of paired draws",
-        ("machine type", "section", "domain", "AUC", "pAUC"),
-        (
-            *((*group.place, cell(group.auc), cell(group.pauc)) for group in found.groups),
-            ("all", "", "official score", cell(totals.official_score), ""),
-            ("all", "", "mean AUC", cell(totals.mean_auc), ""),
-        ),
-        words=3,
-    )
-
-
-def _spread(found: Spread) -> Table:
-    """Mean, least and greatest over the seeds."""
-
-    def cell(of: Range | None) -> str:
-        return "–" if of is None else f"{per_cent(of.mean)} ({per_cent(of.min)} to {per_cent(of.max)})"
-
-    seeds = ", ".join(map(str, found.seeds))
-    return Table(
-        f"{found.system} {found.recipe or ''} over seeds {seeds}: mean (least to greatest), per cent",
-        ("machine type", "section", "domain", "AUC", "pAUC", "false alarms", "hits"),
-        (
-            *(
-                (*one.place, cell(one.auc), cell(one.pauc), cell(one.false_alarm_rate), cell(one.hit_rate))
-                for one in found.groups
-            ),
-            ("all", "", "official score", cell(found.official_score), "", "", ""),
-            ("all", "", "mean AUC", cell(found.mean_auc), "", "", ""),
-        ),
-        words=3,
-    )
-
-
-def _means(system: System) -> Iterable[Table]:
-    """Harmonic means by machine type and domain, and AUC and pAUC of each term and loss; none without an AUC."""
-    if not any(row.auc is not None for row in system.rows):
+def _means(evaluation: Evaluation) -> Iterator[Table]:
+    """Totals, harmonic means by machine type and domain, and the bundle's parts; none without an AUC."""
+    if not any(row.auc is not None for row in evaluation.rows):
         return
-    means = means_of(system.rows)
-    every = {**means["domains"], "auc": means["auc"], "pauc": means["pauc"]}
-    entries = [*means["machine_types"].items(), ("all machine types", every)]
+    systems = evaluation.systems
+    totals = [(words, [getattr(system.totals, field) for system in systems]) for field, words in _TOTALS.items()]
     yield Table(
-        "Harmonic means, per cent",
-        ("machine type", "domain", "AUC", "pAUC"),
-        tuple(line for name, entry in entries for line in _mean_lines(name, entry)),
+        "Over all sections and domains, per cent with 95 % intervals",
+        ("figure", *(system.label for system in systems)),
+        tuple((words, *(per_cent(one.value, one.interval) for one in found)) for words, found in totals),
+        words=1,
+    )
+    yield Table(
+        "Harmonic means, per cent: AUC, pAUC",
+        ("machine type", "domain", *(system.label for system in systems)),
+        tuple(_mean_lines(systems)),
         words=2,
     )
-    if system.parts:
-        yield _parts(system.parts)
+    if evaluation.first.parts:
+        yield _parts(evaluation.first.parts)
 
 
-def _mean_lines(name: str, entry: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
-    """A line a domain, and where there are several one of all."""
-    domains = [domain.value for domain in Domain if domain.value in entry]
-    for domain in domains:
-        yield name, domain, per_cent(entry[domain]["auc"]), per_cent(entry[domain]["pauc"])
-    if len(domains) > 1:
-        yield name, "both", per_cent(entry["auc"]), per_cent(entry["pauc"])
+def _mean_lines(systems: Sequence[System]) -> Iterator[tuple[str, ...]]:
+    """A line a machine type and domain, and where there are several domains one of both; then of all machine types."""
+    there = systems[0].rows
+    names = sorted({row.machine_type for row in there})
+    for name in (*names, *([None] if len(names) > 1 else [])):
+        domains = [domain for domain in Domain if any(_is_of(row, name, domain) for row in there)]
+        for domain in (*domains, *([None] if len(domains) > 1 else [])):
+            means = [_mean([row for row in system.rows if _is_of(row, name, domain)]) for system in systems]
+            yield name or "all machine types", domain or "both", *means
+
+
+def _is_of(row: Row, machine_type: str | None, domain: Domain | None) -> bool:
+    return machine_type in {None, row.machine_type} and domain in {None, row.domain}
+
+
+def _mean(rows: Sequence[Row]) -> str:
+    aucs, paucs = harmonic_mean(row.auc for row in rows), harmonic_mean(row.pauc for row in rows)
+    return f"{per_cent(aucs)}, {per_cent(paucs)}"
 
 
 def _parts(parts: Sequence[Part]) -> Table:
-    names = sorted(dict.fromkeys((part.kind, part.name) for part in parts), key=lambda each: each[0], reverse=True)
-    places = list(dict.fromkeys((part.machine_type, part.section, part.domain) for part in parts))
-    found = {(part.machine_type, part.section, part.domain, part.kind, part.name): part for part in parts}
+    """Terms before losses, alone before sums of them."""
+    names = sorted(
+        dict.fromkeys((part.kind, part.name) for part in parts),
+        key=lambda each: (each[0] != "term", each[1].count(" + ")),
+    )
+    found = {(*part.place, part.kind, part.name): part for part in parts}
 
     def cell(part: Part | None) -> str:
         return "–" if part is None else f"{per_cent(part.auc)}, {per_cent(part.pauc)}"
 
     return Table(
         "AUC, pAUC of each term and of each loss's members alone, per cent",
-        ("machine type", "section", "domain", *(f"{name.replace('_', ' ')} {kind}" for kind, name in names)),
-        tuple((*place, *(cell(found.get((*place, *name))) for name in names)) for place in places),
+        (*_PLACE, *(f"{name.replace('_', ' ')} {kind}" for kind, name in names)),
+        tuple(
+            (*place, *(cell(found.get((*place, *name))) for name in names))
+            for place in dict.fromkeys(part.place for part in parts)
+        ),
         words=3,
     )
+
+
+def _difference(difference: Difference) -> Table:
+    """The bundle minus another system, group by group and in all."""
+    groups = [(*group.place, _change(group.auc), _change(group.pauc)) for group in difference.groups]
+    totals = [
+        (_TOTALS[field.name], "", "", _change(getattr(difference.totals, field.name)), "") for field in fields(Totals)
+    ]
+    return Table(
+        f"{difference.minuend} minus {difference.subtrahend}, points, with 95 % intervals of paired draws",
+        (*_PLACE, "AUC", "pAUC"),
+        (*groups, *totals),
+        words=3,
+    )
+
+
+def _change(estimate: Estimate) -> str:
+    """``+1.2 (−0.3 to +2.7)``."""
+    if estimate.value is None:
+        return "–"
+    low_high = "" if estimate.interval is None else f" ({' to '.join(_points(bound) for bound in estimate.interval)})"
+    return _points(estimate.value) + low_high
+
+
+def _points(fraction: float) -> str:
+    return ("+" if round(100 * fraction, 1) > 0 else "") + signed(100 * fraction)
+
+
+def _spread(spread: Spread) -> Table:
+    """Mean, least and greatest over the seeds."""
+    groups = [
+        (*group.place, *map(_range, (group.auc, group.pauc, group.false_alarm_rate, group.hit_rate)))
+        for group in spread.groups
+    ]
+    totals = [(words, "", "", _range(getattr(spread, name)), "", "", "") for name, words in _TOTALS.items()]
+    recipe = f" {spread.recipe}" if spread.recipe else ""
+    return Table(
+        f"{spread.system}{recipe} over seeds {', '.join(map(str, spread.seeds))}: mean (least to greatest), per cent",
+        (*_PLACE, "AUC", "pAUC", "false alarms", "hits"),
+        (*groups, *totals),
+        words=3,
+    )
+
+
+def _range(found: Range | None) -> str:
+    return "–" if found is None else f"{per_cent(found.mean)} ({per_cent(found.min)} to {per_cent(found.max)})"

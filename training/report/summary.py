@@ -18,7 +18,7 @@ from training.report.words import (
     place_name,
     promise_verdict,
 )
-from training.resampling import exact_interval
+from training.resampling import rate_interval
 from training.scored import Scored
 
 
@@ -55,11 +55,11 @@ def tiles(data: ReportData) -> Iterator[Tile]:
         yield Tile(
             "False alarms",
             f"{100 * alarms / len(normal):.0f} %",
-            f"{promise}{alarms} of {count(len(normal), 'normal clip')}, {_interval(alarms, len(normal))}",
+            f"{promise}{alarms} of {count(len(normal), 'normal clip')}, {_interval(normal)}",
         )
     if faulty:
         hits = _alarms(faulty)
-        detail = f"{hits} of {count(len(faulty), 'faulty clip')}, {_interval(hits, len(faulty))}"
+        detail = f"{hits} of {count(len(faulty), 'faulty clip')}, {_interval(faulty)}"
         yield Tile("Faults found", f"{100 * hits / len(faulty):.0f} %", detail)
     if data.mean_auc is not None:
         detail = f"mean AUC, 50 is chance; official score {per_cent(data.official_score)}"
@@ -83,8 +83,10 @@ def _alarms(clips: list[Scored]) -> int:
     return sum(clip.decision is Decision.ANOMALOUS for clip in clips)
 
 
-def _interval(number: int, total: int) -> str:
-    return interval_words(exact_interval(number, total))
+def _interval(clips: Sequence[Scored]) -> str:
+    called = [clip.decision is Decision.ANOMALOUS for clip in clips]
+    interval = rate_interval(called, [clip.recording.recording for clip in clips])
+    return "of a single recording" if interval is None else interval_words(interval)
 
 
 def findings(data: ReportData) -> Iterator[Finding]:
@@ -148,12 +150,6 @@ def cautions(data: ReportData) -> Iterator[str]:
         yield (
             f"Fewer than {FEW_CLIPS} training clips stand behind a threshold: {'; '.join(few_behind)}. From n clips no "
             "rate under 1 in n + 1 can be promised."
-        )
-    clips = data.clips
-    if len({clip.recording.recording for clip in clips}) < len(clips):
-        yield (
-            "Clips of one recording resemble each other: intervals of rates count them as independent, and are too "
-            "narrow."
         )
     for name, what in _TRAINING.items():
         found = data.manifest.training_data.get(name)

@@ -1,6 +1,6 @@
 """Report data made by hand: a tiny bundle, clips with the scores that a test needs, and sounds that can be decoded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,18 +11,18 @@ import soundfile
 
 from models.bundle import Bundle, CalibrationKey
 from models.decision import decide
-from models.vocabulary import Condition, Domain, Split
+from models.vocabulary import Condition, Decision, Domain, Split
 from tests.models.tiny import FAN, VALVE, build_bundle
-from training.measure import measure
-from training.progress import Advance
+from training.metrics import Interval, auc, partial_auc
 from training.recordings import Recording
 from training.report.contents import (
     ReportData,
     Table,
+    anomaly_scores,
     by_place,
     of_condition,
 )
-from training.resampling import Draws
+from training.resampling import Draws, interval, rate_interval, resampled_areas
 from training.scored import Scored, SystemName
 from training.tables import Row
 
@@ -103,32 +103,46 @@ def clips_of(folder: Path, counts: Mapping[CalibrationKey, tuple[int, int]], shi
     return clips
 
 
-class Told:
-    """A contender by name alone: its clips are told, not scored."""
-
-    name = SystemName.EARWITNESS
-    bundle: str | None = BUNDLE_ID
-    recipe: str | None = "tiny"
-    seed: int | None = 3
-
-    def lacks(self, recording: Recording) -> str | None:
-        return None
-
-    def score(self, recordings: Sequence[Recording], advance: Advance) -> Iterator[Scored]:
-        yield from ()
-
-    def close(self) -> None:
-        pass
-
-
 def row_of(place: CalibrationKey, clips: Sequence[Scored]) -> Row:
     """A row as an evaluation makes it."""
-    key, domain = place
-    draws = {
-        condition: Draws.of([clip.recording.recording for clip in of_condition(clips, condition)], "made", condition)
-        for condition in Condition
+    kinds = [of_condition(clips, condition) for condition in Condition]
+    normal, anomalous = map(anomaly_scores, kinds)
+    names = [[clip.recording.recording for clip in kind] for kind in kinds]
+    draws = [Draws.of(own, str(place), condition) for own, condition in zip(names, Condition, strict=True)]
+    intervals: list[Interval | None] = [None, None]
+    if draws[0] and draws[1]:
+        areas = resampled_areas(normal, anomalous, draws[0].weights(names[0]), draws[1].weights(names[1]))
+        intervals = [interval(area) for area in areas]
+    rates, bounds = zip(*(_rate(kind) for kind in kinds), strict=True)
+    figures: dict[str, Any] = {
+        "system": SystemName.EARWITNESS,
+        "bundle": BUNDLE_ID,
+        "recipe": "tiny",
+        "seed": 3,
+        "machine_type": place[0].machine_type,
+        "section": place[0].section,
+        "domain": place[1],
+        "auc": auc(normal, anomalous),
+        "auc_interval": intervals[0],
+        "pauc": partial_auc(normal, anomalous),
+        "pauc_interval": intervals[1],
+        "normal": len(normal),
+        "anomalous": len(anomalous),
+        "false_alarm_rate": rates[0],
+        "hit_rate": rates[1],
+        "false_alarm_interval": bounds[0],
+        "hit_interval": bounds[1],
+        "official_pauc": partial_auc(normal, anomalous),
     }
-    return measure(Told(), (key.machine_type, key.section, domain), clips, draws).row
+    return Row(**figures)
+
+
+def _rate(clips: Sequence[Scored]) -> tuple[float | None, tuple[float, float] | None]:
+    decided = [clip for clip in clips if clip.decision is not None]
+    if not decided:
+        return None, None
+    called = [clip.decision is Decision.ANOMALOUS for clip in decided]
+    return sum(called) / len(called), rate_interval(called, [clip.recording.recording for clip in decided])
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,6 @@ def test_a_plants_long_recording_is_heard_where_the_clip_begins(tmp_path: Path) 
     ]
     write_report(report_data({EARWITNESS: clips}), tmp_path / "report")
     page = read(tmp_path / "report")
-    assert "Clips of one recording resemble each other" in page.text
     assert "1450rpm" in page.text
     later, earlier = (sound_in(attributes) for tag, attributes in page.elements if tag == "audio")
     assert len(later) == len(earlier) == 160_000

@@ -12,6 +12,7 @@ from models.encoder import Device
 from models.vocabulary import Condition, Domain, Split
 from tests.models.tiny import FAN, build_bundle, sound, with_canary
 from tests.training.report.test_page import read
+from tests.training.told import ignore
 from training.contenders import BundleContender
 from training.evaluate import evaluate
 from training.recordings import Recording
@@ -51,7 +52,7 @@ def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None
     recordings = [record(tmp_path, condition, i, 10.0 + 15.0 * i) for condition in Condition for i in range(2)]
     reporter = Reporter(bundle, tmp_path / "report", ("python", "-m", "training", "two words"), made="today")
     with closing(BundleContender(bundle, device=Device.CPU, watch=reporter.embeddings)) as contender:
-        evaluation = evaluate([contender], recordings, advance=lambda _: None)
+        evaluation = evaluate([contender], recordings, advance=ignore)
     assert reporter.write(evaluation) == tmp_path / "report" / "report.html"
     page = read(tmp_path / "report")
     identity = read_bundle(bundle).id
@@ -63,11 +64,15 @@ def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None
         assert words in page.text or words in " ".join(page.values("aria-label")), words
     data = gather(evaluation, read_bundle(bundle), reporter.embeddings, command="")
     assert data.embeddings.shape == (6, 128)
-    assert data.labels == [evaluation.first.label]
-    assert (data.own_rows, data.clips) == (evaluation.rows, evaluation.first.scored)
+    assert data.labels == ["earwitness"]
+    assert (data.own_rows, data.clips) == (evaluation.first.rows, evaluation.first.scored)
     assert "Made" not in data.provenance
-    assert [table.caption.split(",")[0] for table in data.means] == ["Harmonic means", "AUC"]
-    assert data.means[0].lines[0][:2] == ("fan", "source")
+    assert [table.caption.split(",")[0] for table in data.means] == [
+        "Over all sections and domains",
+        "Harmonic means",
+        "AUC",
+    ]
+    assert data.means[1].lines[0][:2] == ("fan", "source")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_evaluation(bundle: Path, tmp_path: Path) -> None:
