@@ -100,10 +100,10 @@ class Scorer:
             "advance": lambda _: None,
         }
         models = fit_sections(training, [centers], **options)
-        held = self.clips.held.clips
-        modified = np.full(embeddings["modified"].shape[:2], np.nan)
-        for row, clip in enumerate(held):
-            modified[row] = self._score(models[clip.recording.key], embeddings, "modified", row, Domain.SOURCE)
+        modified = [
+            self._score(models[clip.recording.key], embeddings, "modified", row, Domain.SOURCE)
+            for row, clip in enumerate(self.clips.held.clips)
+        ]
         calibration = np.full(len(self.training), np.nan)
         for key, scores in held_out_scores(training, [centers], **options).items():
             rows = training.rows(Domain.SOURCE)[key]
@@ -114,7 +114,7 @@ class Scorer:
             held=np.stack(
                 [self._score(models[key], embeddings, "held", slice(None), Domain.SOURCE) for key in self.sections]
             ),
-            modified=modified[: len(held)],
+            modified=np.stack(modified),
             calibration=calibration,
             target=target,
             target_modified=target_modified,
