@@ -25,7 +25,7 @@ BUDGET = Budget(frames=5, hop=1, epochs=100, batch_size=512, learning_rate=1e-3)
 EXAMPLE_FLOP = 6 * 264_192.0
 """A training step's multiplications and additions an example: forward, and twice that backward."""
 
-STEP_EFFICIENCY = 0.45
+STEP_EFFICIENCY = 0.35
 """Share of the matrix peak that a training step reaches on a CPU."""
 
 SCORE_S = 0.01

@@ -58,8 +58,11 @@ class BaselineContender:
             return None
         if recording.key in self._known:
             return f"the {self.name} has no {recording.domain} clips there"
-        names = ", ".join(f"{key.machine_type} {key.section}" for key in self._known)
-        return f"the {self.name} does not know the section, only {names}"
+        sections = [key.section for key in self._known if key.machine_type == recording.machine_type]
+        if sections:
+            return f"the {self.name} does not know the section, only {', '.join(sections)}"
+        machine_types = sorted({key.machine_type for key in self._known})
+        return f"the {self.name} does not know the machine type, only {', '.join(machine_types)}"
 
     def score(self, recordings: Sequence[Recording], advance: Advance) -> Iterator[Scored]:
         """Decode and analyse in threads, a few recordings ahead; score a clip at a time, its windows together."""

@@ -38,7 +38,7 @@ TOGETHER = "_together"
 """The network of all sections of the run; no machine type can have this name."""
 
 EXAMPLE_FLOP = 6 * 15.8e6
-STEP_EFFICIENCY = 0.07
+STEP_EFFICIENCY = 0.1
 SCORE_S = 0.1
 """As of `training.baselines.autoencoder`."""
 

@@ -181,8 +181,9 @@ def train_baseline(run: BaselineRun, *, workers: int | None = None) -> None:
 
 def _claim(run: BaselineRun, store: FeatureStore) -> str:
     """Mark the work folder as this run's; the digest of its recordings, their sounds and what they are."""
+    of = {name: i for i, name in enumerate(dict.fromkeys(clip.recording.recording for clip in store.clips))}
     places = [
-        (clip.recording.machine_type, clip.recording.section, clip.recording.domain, clip.recording.recording)
+        (clip.recording.machine_type, clip.recording.section, clip.recording.domain, of[clip.recording.recording])
         for clip in store.clips
     ]
     recordings = hashlib.sha256(json.dumps([store.digest, places]).encode()).hexdigest()

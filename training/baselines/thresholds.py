@@ -1,7 +1,9 @@
 """The challenge's threshold rule: a quantile of a gamma distribution fitted to scores of training clips.
 
 As in its public code, one distribution a machine type, fitted to the clips of all its sections and both domains, that
-the network was trained on: location, scale and shape by maximum likelihood.
+the network was trained on: shape, location and scale by maximum likelihood. A shape below 1 has no maximum: the closer
+the location comes to the lowest score, the likelier it is, without end, and the threshold would be where the search
+stopped by chance. It is met with a dozen clips; the nearest shape with a maximum, 1, is fitted instead.
 """
 
 import logging
@@ -35,10 +37,12 @@ def gamma_threshold(scores: Sequence[float] | NDArray[np.float64]) -> float | No
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # the search for a maximum looks at impossible shapes too
         try:
-            fitted = scipy.stats.gamma.fit(scores)
+            shape, location, scale = scipy.stats.gamma.fit(scores)
         except (ValueError, RuntimeError):  # scipy's FitDataError and FitError
             return None
-        threshold = float(scipy.stats.gamma.ppf(QUANTILE, *fitted))
+        if shape < 1.0:
+            shape, (location, scale) = 1.0, scipy.stats.expon.fit(scores)
+        threshold = float(scipy.stats.gamma.ppf(QUANTILE, shape, location, scale))
     return threshold if np.isfinite(threshold) else None
 
 
