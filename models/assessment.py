@@ -6,6 +6,7 @@ from typing import Final
 
 from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip
 from models.decision import Calibration, smallest_false_alarm_rate
+from models.explanation import Explanation
 from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
 
 FEW_CLIPS: Final = 30
@@ -61,7 +62,7 @@ class Assessment:
     anomalous, comparable only within one bundle, section and domain. ``p_value``: how rarely a normal clip scores this
     high. ``deviation``: how many robust standard deviations above the calibration's median. ``decision``,
     ``threshold``, ``p_value`` and ``deviation`` are None where no clip stands behind them. ``window_scores``: None for
-    a single window.
+    a single window. ``explanation``: None where none was asked for.
     """
 
     machine_type: str
@@ -79,14 +80,27 @@ class Assessment:
     window_scores: tuple[WindowScore, ...] | None
     clip: ClipFacts
     warnings: tuple[Notice, ...]
+    explanation: Explanation | None = None
 
 
 def notices(
-    clip: Clip, calibration: Calibration, lowest_level_dbfs: float | None, *, demonstration: bool
+    clip: Clip,
+    calibration: Calibration,
+    lowest_level_dbfs: float | None,
+    *,
+    target_clips: int | None = None,
+    false_alarm_rate: float | None = None,
+    demonstration: bool,
 ) -> tuple[Notice, ...]:
-    """The warnings that go with an answer; ``lowest_level_dbfs`` is the lowest of the clips it is compared with."""
+    """The warnings that go with an answer.
+
+    ``lowest_level_dbfs``: the lowest of the clips it is compared with. ``target_clips``: how many clips of the target
+    domain stand behind it, None for the source domain. ``false_alarm_rate``: the one asked for.
+    """
     found: list[Notice] = []
     n_clips = len(calibration.scores)
+    behind = n_clips if target_clips is None else min(n_clips, target_clips)
+    smallest = smallest_false_alarm_rate(n_clips)
     if calibration.threshold is None:
         found.append(
             Notice(
@@ -95,12 +109,21 @@ def notices(
                 "ranks clips but decides nothing. Train with more recordings, or register target clips.",
             )
         )
-    elif n_clips < FEW_CLIPS:
+    elif behind < FEW_CLIPS:
+        of_target = "" if target_clips is None else " of the target domain"
         found.append(
             Notice(
                 WarningCode.FEW_CALIBRATION_CLIPS,
-                f"{n_clips} clips stand behind the threshold; {FEW_CLIPS} or more make it reliable. No p-value under "
-                f"{smallest_false_alarm_rate(n_clips):.3f} can be given.",
+                f"{behind} clips{of_target} stand behind the threshold; {FEW_CLIPS} or more make it reliable. No "
+                f"p-value under {smallest:.3f} can be given.",
+            )
+        )
+    if calibration.threshold is not None and false_alarm_rate is not None and false_alarm_rate < smallest:
+        found.append(
+            Notice(
+                WarningCode.RATE_NOT_SUPPORTED,
+                f"A false-alarm rate of {false_alarm_rate:g} was asked for; {n_clips} calibration clips can promise "
+                f"{smallest:.3f} at the least: that share of normal clips may alarm. Fewer need more recordings.",
             )
         )
     if lowest_level_dbfs is not None and clip.level_dbfs < lowest_level_dbfs - LEVEL_MARGIN_DB:

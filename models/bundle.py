@@ -4,7 +4,8 @@
 
     manifest.json                            what is in it, and the digest of every other file (models/manifest.py)
     embedders/<member file>.onnx             one network a member; its first layer standardises the log-mel
-    sections/<machine type>/<section>.pkl    the mixtures of one section: plain dictionaries of numpy arrays
+    statistics_networks/<kind>-<fold>.onnx   where systems are fused: one network a kind and fold
+    sections/<machine type>/<section>.pkl    what scores one section: plain dictionaries of numpy arrays
     calibration.npz                          per section and domain: calibration scores, mel bands, levels
     thresholds.json                          derived from it, for people
     canary.npz                               two clips and the scores they must be given
@@ -24,11 +25,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.compact import CompactSection
 from models.contents import (
     LEVEL_QUANTILES,
     CalibrationKey,
     Canary,
     SectionCalibration,
+    check_section,
     check_thresholds,
     decode_calibrations,
     decode_canary,
@@ -54,14 +57,15 @@ _AGAIN = "Get the bundle again from where it was made, or train a new one."
 class Bundle:
     """A bundle in memory.
 
-    ``embedders``: member file name -> ONNX model. ``sections``: the mixtures, their members aligned with
-    ``manifest.members_of(machine type)``. ``calibrations``: one for each domain that the manifest lists for a section.
+    ``embedders``: network file name -> ONNX model. ``sections``: what scores each: mixtures, their members aligned with
+    ``manifest.members_of(machine type)``, or where systems are fused the reference clips of `CompactSection`.
+    ``calibrations``: one for each domain that the manifest lists for a section.
     A bundle that has not been written yet has no ``id`` and no ``folder``, and may have no ``canary``.
     """
 
     manifest: Manifest
     embedders: Mapping[str, bytes]
-    sections: Mapping[SectionKey, SectionModel]
+    sections: Mapping[SectionKey, SectionModel | CompactSection]
     calibrations: Mapping[CalibrationKey, SectionCalibration]
     canary: Canary | None = None
     id: str = ""
@@ -70,11 +74,6 @@ class Bundle:
     def path_of(self, name: str) -> Path:
         """Where one of its files is, to be named in an error."""
         return (self.folder or Path("bundle in memory")) / name
-
-
-def embedder_path(file: str) -> str:
-    """Where a member's network is, relative to the bundle's folder."""
-    return f"embedders/{file}"
 
 
 def section_path(key: SectionKey) -> str:
@@ -98,7 +97,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     if bundle.canary is None:
         raise ValueError("a bundle is written with its canary: see Detector.record_canary")
     files = {
-        **{embedder_path(member.file): bundle.embedders[member.file] for member in bundle.manifest.members},
+        **{path: bundle.embedders[file] for file, path in bundle.manifest.network_paths.items()},
         **{section_path(key): encode_section(bundle.sections[key]) for key in bundle.manifest.sections},
         _CALIBRATION: encode_calibrations(bundle.calibrations),
         _THRESHOLDS: encode_thresholds(bundle.calibrations),
@@ -128,15 +127,13 @@ def read_bundle(folder: Path) -> Bundle:
     calibrations = decode_calibrations(files.pop(_CALIBRATION), root / _CALIBRATION, _calibration_keys(manifest))
     check_thresholds(files.pop(_THRESHOLDS), root / _THRESHOLDS, calibrations)
     sections = {
-        key: decode_section(
-            files.pop(section_path(key)), root / section_path(key), len(manifest.members_of(key.machine_type))
-        )
+        key: decode_section(files.pop(section_path(key)), root / section_path(key), manifest, key)
         for key in manifest.sections
     }
     canary = decode_canary(files.pop(_CANARY), root / _CANARY)
     if (canary.key, canary.domain) not in calibrations:
         raise BundleFormatError(root / _CANARY, f"the canary's {canary.key} is not in the bundle. {_AGAIN}")
-    embedders = {member.file: files[embedder_path(member.file)] for member in manifest.members}
+    embedders = {file: files[path] for file, path in manifest.network_paths.items()}
     return Bundle(manifest, embedders, sections, calibrations, canary, identity, root)
 
 
@@ -152,7 +149,7 @@ def _check_parts(bundle: Bundle) -> None:
     """Raise ValueError where a bundle to be written would be refused when it is read."""
     manifest = bundle.manifest
     expected: dict[str, tuple[set[Any], set[Any]]] = {
-        "embedders": ({member.file for member in manifest.members}, set(bundle.embedders)),
+        "embedders": (set(manifest.network_paths), set(bundle.embedders)),
         "sections": (set(manifest.sections), set(bundle.sections)),
         "calibrations": (set(_calibration_keys(manifest)), set(bundle.calibrations)),
     }
@@ -160,15 +157,14 @@ def _check_parts(bundle: Bundle) -> None:
         if stated != given:
             raise ValueError(f"the manifest and the {part} differ in {sorted(map(str, stated ^ given))}")
     for key, model in bundle.sections.items():
-        if len(model.members) != len(manifest.members_of(key.machine_type)):
-            raise ValueError(f"{key} has {len(model.members)} members' mixtures, which the manifest denies")
+        check_section(model, manifest, key)
 
 
 def _check_files(root: Path, manifest: Manifest, found: frozenset[str]) -> None:
     """The manifest must name the format's files and no others, and the folder hold those and no others."""
     stated = set(manifest.files)
     expected = {
-        *(embedder_path(member.file) for member in manifest.members),
+        *manifest.network_paths.values(),
         *(section_path(key) for key in manifest.sections),
         *(_CALIBRATION, _THRESHOLDS, _CANARY),
     }
@@ -221,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(
-        f"{folder}: bundle {bundle.id} is whole and unaltered: {len(bundle.manifest.members)} members, "
+        f"{folder}: bundle {bundle.id} is whole and unaltered: {len(bundle.embedders)} networks, "
         f"{len(bundle.manifest.machine_types)} machine types, {len(bundle.sections)} sections, "
         f"{len(bundle.manifest.files) + 1} files."
     )

@@ -17,14 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import CLIP_SAMPLES
+from models.compact import CompactSection, Heard, Whitening
 from models.decision import Calibration
+from models.encoder import EMBEDDING_SIZE
 from models.errors import BundleFormatError
 from models.frontend import N_MELS
+from models.fusion import Spread
+from models.manifest import Manifest
 from models.mixtures import Mixture
 from models.references import REFERENCE_ARRAYS, References
 from models.scoring import MemberModel, Normality, SectionModel
 from models.unpickling import dumps, loads
-from models.vocabulary import Domain, SectionKey, ThresholdRule
+from models.vocabulary import Domain, SectionKey, SubSystem, ThresholdRule
 
 LEVEL_QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Of the level of a section's training clips; the first is the lowest level, the fourth the median."""
@@ -73,42 +77,111 @@ class Canary:
             raise ValueError(f"a canary is two ten-second waveforms with a score each, not {self.waveforms.shape}")
 
 
-def encode_section(model: SectionModel) -> bytes:
-    """The mixtures of one section as a pickle of plain containers of arrays."""
+def encode_section(model: SectionModel | CompactSection) -> bytes:
+    """What scores one section as a pickle of plain containers of arrays."""
+    return dumps(_compact_arrays(model) if isinstance(model, CompactSection) else _mixture_arrays(model))
+
+
+def decode_section(content: bytes, path: Path, manifest: Manifest, key: SectionKey) -> SectionModel | CompactSection:
+    """What scores the section ``key`` of ``manifest``; raises `UnsafePickle` and `BundleFormatError`."""
+    value = loads(content, path)
+    try:
+        model = _mixture_section(value) if manifest.fusion is None else _compact_section(value)
+        check_section(model, manifest, key)
+    except _MALFORMED as error:
+        raise _malformed(path, "mixtures" if manifest.fusion is None else "references", error) from error
+    return model
+
+
+def check_section(model: SectionModel | CompactSection, manifest: Manifest, key: SectionKey) -> None:
+    """Raise ValueError where a section is not scored by the networks that the manifest names."""
+    if isinstance(model, SectionModel):
+        found, expected = len(model.members), len(manifest.members_of(key.machine_type))
+        if found != expected:
+            raise ValueError(f"{key} has mixtures of {found} members where {expected} score the machine type")
+        return
+    for kind, embeddings in model.heard.embeddings.items():
+        networks = sum(network.kind is kind for network in manifest.fold_networks)
+        if embeddings.shape[1:] != (networks, EMBEDDING_SIZE):
+            raise ValueError(f"{key} has {kind.value} embeddings {embeddings.shape}, the manifest {networks} networks")
+
+
+def _mixture_arrays(model: SectionModel) -> dict[str, Any]:
     temporal = model.temporal_maximum
-    return dumps(
-        {
-            "members": [
-                {
-                    "section": _arrays(member.section),
-                    "attributes": _named(member.attributes),
-                    "target": None if member.target is None else _arrays(member.target),
-                }
-                for member in model.members
-            ],
-            "temporal_maximum": None if temporal is None else _named(temporal),
-        }
+    return {
+        "members": [
+            {
+                "section": _arrays(member.section),
+                "attributes": _named(member.attributes),
+                "target": None if member.target is None else _arrays(member.target),
+            }
+            for member in model.members
+        ],
+        "temporal_maximum": None if temporal is None else _named(temporal),
+    }
+
+
+def _mixture_section(value: Any) -> SectionModel:
+    temporal = value["temporal_maximum"]
+    members = tuple(
+        MemberModel(
+            section=_normality(member["section"]),
+            attributes=_mixtures(member["attributes"]),
+            target=None if member["target"] is None else _normality(member["target"]),
+        )
+        for member in value["members"]
+    )
+    return SectionModel(members=members, temporal_maximum=None if temporal is None else _mixtures(temporal))
+
+
+def _compact_arrays(model: CompactSection) -> dict[str, Any]:
+    return {
+        "attribute_of": np.asarray(model.attribute_of, np.int64),
+        "attributes": list(model.attributes),
+        "counted": [kind.value for kind in model.counted],
+        "embeddings": {
+            kind.value: np.ascontiguousarray(own, np.float32) for kind, own in sorted(model.heard.embeddings.items())
+        },
+        "folds": np.asarray(model.folds, np.int64),
+        "is_target": np.asarray(model.is_target, bool),
+        "spreads": {
+            kind.value: np.array([one.mean, one.deviation, one.clips]) for kind, one in sorted(model.spreads.items())
+        },
+        "statistics": np.ascontiguousarray(model.heard.statistics, np.float32),
+        "whitenings": [
+            {
+                "directions": np.ascontiguousarray(one.directions, np.float32),
+                "floor": float(one.floor),
+                "scale": np.asarray(one.scale, np.float64),
+                "variances": np.asarray(one.variances, np.float64),
+            }
+            for one in model.whitenings
+        ],
+    }
+
+
+def _compact_section(value: Any) -> CompactSection:
+    return CompactSection(
+        heard=Heard(
+            {SubSystem(kind): _finite(own) for kind, own in value["embeddings"].items()}, _finite(value["statistics"])
+        ),
+        folds=value["folds"],
+        is_target=value["is_target"],
+        attributes=tuple(value["attributes"]),
+        attribute_of=value["attribute_of"],
+        whitenings=tuple(
+            Whitening(one["scale"], one["floor"], _finite(one["directions"]), one["variances"])
+            for one in value["whitenings"]
+        ),
+        spreads={SubSystem(kind): Spread(float(m), float(s), int(n)) for kind, (m, s, n) in value["spreads"].items()},
+        counted=tuple(map(SubSystem, value["counted"])),
     )
 
 
-def decode_section(content: bytes, path: Path, n_members: int) -> SectionModel:
-    """The mixtures of one section, for ``n_members`` members; raises `UnsafePickle` and `BundleFormatError`."""
-    value = loads(content, path)
-    try:
-        temporal = value["temporal_maximum"]
-        members = tuple(
-            MemberModel(
-                section=_normality(member["section"]),
-                attributes=_mixtures(member["attributes"]),
-                target=None if member["target"] is None else _normality(member["target"]),
-            )
-            for member in value["members"]
-        )
-        if len(members) != n_members:
-            raise ValueError(f"mixtures of {len(members)} members where {n_members} score the machine type")
-        return SectionModel(members=members, temporal_maximum=None if temporal is None else _mixtures(temporal))
-    except _MALFORMED as error:
-        raise _malformed(path, "mixtures", error) from error
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise ValueError("NaN or infinity among the references")
+    return values
 
 
 def encode_calibrations(calibrations: Mapping[CalibrationKey, SectionCalibration]) -> bytes:
@@ -119,6 +192,8 @@ def encode_calibrations(calibrations: Mapping[CalibrationKey, SectionCalibration
         arrays[prefix + "scores"] = np.asarray(one.calibration.scores, np.float64)
         arrays[prefix + "rule"] = np.array(one.calibration.rule.value)
         arrays[prefix + "percentile"] = np.array(one.calibration.percentile, np.float64)
+        if one.calibration.ranked:
+            arrays[prefix + "ranked"] = np.array(one.calibration.ranked)
         arrays[prefix + "mel_mean"] = np.asarray(one.mel_mean, np.float64)
         arrays[prefix + "mel_deviation"] = np.asarray(one.mel_deviation, np.float64)
         arrays[prefix + "level_quantiles_dbfs"] = np.asarray(one.level_quantiles_dbfs, np.float64)
@@ -139,6 +214,7 @@ def decode_calibrations(
                     arrays.pop(prefix + "scores"),
                     ThresholdRule(str(arrays.pop(prefix + "rule"))),
                     float(arrays.pop(prefix + "percentile")),
+                    ranked=bool(arrays.pop(prefix + "ranked", False)),
                 ),
                 mel_mean=arrays.pop(prefix + "mel_mean"),
                 mel_deviation=arrays.pop(prefix + "mel_deviation"),

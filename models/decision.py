@@ -4,6 +4,7 @@ Conventions: scores are decision scores in nats, higher is more anomalous; calib
 of one section and domain, by the rule that the calibration names. What no clip stands behind is None, never a default.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,17 +28,21 @@ class Calibration:
     """Scores of normal clips of one section and domain, and the threshold they give.
 
     ``scores``: (n,) float64, ascending. ``rule``: which clips these are. ``percentile``: 0 to 100. ``threshold``: that
-    percentile of the scores; None where there are none.
+    percentile of the scores; None where there are none. ``ranked``: the percentile is the rank that keeps its promise
+    for a clip exchangeable with these n, the ceil(q (n + 1))-th smallest, and not interpolated.
     """
 
     scores: NDArray[np.float64]
     rule: ThresholdRule
     percentile: float
     threshold: float | None
+    ranked: bool = False
 
     @classmethod
-    def from_scores(cls, scores: Scores, rule: ThresholdRule, percentile: float = PERCENTILE) -> Self:
-        """Sort the scores and take their percentile, linearly interpolated (paper 2.6).
+    def from_scores(
+        cls, scores: Scores, rule: ThresholdRule, percentile: float = PERCENTILE, *, ranked: bool = False
+    ) -> Self:
+        """Sort the scores and take their percentile, linearly interpolated (paper 2.6) or by rank.
 
         Raises
         ------
@@ -48,8 +53,23 @@ class Calibration:
             raise ValueError("Calibration scores must be finite.")
         if not 0.0 <= percentile <= 100.0:
             raise ValueError(f"A percentile lies between 0 and 100, not at {percentile}.")
-        threshold = float(np.percentile(ordered, percentile)) if len(ordered) else None
-        return cls(ordered, rule, percentile, threshold)
+        n = len(ordered)
+        if not n:
+            threshold = None
+        elif ranked:
+            rank = math.ceil(round(percentile / 100.0 * (n + 1), 9))  # 0.9 * 10 must not become the tenth of nine
+            threshold = float(ordered[min(n, max(1, rank)) - 1])
+        else:
+            threshold = float(np.percentile(ordered, percentile))
+        return cls(ordered, rule, percentile, threshold, ranked)
+
+    def at(self, false_alarm_rate: float) -> Self:
+        """The same scores with the threshold that a share ``false_alarm_rate`` of normal clips lies above.
+
+        Of n clips no rate under 1/(n + 1) can be promised; the threshold is then about the highest score that there is.
+        """
+        percentile = 100.0 * (1.0 - false_alarm_rate)
+        return type(self).from_scores(self.scores, self.rule, percentile, ranked=self.ranked)
 
 
 def p_value(score: float, calibration_scores: Scores) -> float | None:

@@ -5,9 +5,10 @@ may be those of several clips at once) and `Detector.assess` (embeddings to an a
 it. A detector never changes once it is made, and any number of threads may use it at once.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from models.assessment import Assessment, ClipFacts, SystemAssessment, WindowScore, notices
 from models.audio import MAX_CLIP_S, Clip, decode, window_starts_s, windows
-from models.bundle import Bundle, Canary, embedder_path, read_bundle
+from models.bundle import Bundle, CalibrationKey, Canary, read_bundle
+from models.compact import INPUT_SIZES
 from models.decision import Calibration, decide, deviation, p_value
-from models.encoder import Device, DeviceInfo, Encoder, InvalidEmbedder
+from models.encoder import LOG_MEL_SHAPE, Device, DeviceInfo, Encoder, InvalidEmbedder
 from models.errors import (
     BundleError,
     BundleFormatError,
@@ -27,30 +29,31 @@ from models.errors import (
     UnknownMachineType,
     UnknownSection,
 )
+from models.explanation import Explanation, explain
 from models.frontend import log_mel, temporal_maximum
+from models.fused_systems import FusedSystems
 from models.manifest import FILE_NAME
-from models.scoring import Normality, decision_score, score_section
-from models.systems import SYSTEMS, Features, System, SystemScores
-from models.targets import target_normality
-from models.vocabulary import Domain, SectionKey, ThresholdRule
+from models.mixture_system import MixtureSystem
+from models.statistics import log_mel_and_statistics
+from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, Way
+from models.vocabulary import Domain, SectionKey, SubSystem
 
 CANARY_TOLERANCE: Final = 1e-4
 """Largest relative difference of a canary's score that counts as reproduced."""
 MIN_TARGET_CLIPS: Final = 3
 MAX_TARGET_CLIPS: Final = 50
 
+WAYS: Mapping[tuple[frozenset[str], str | None], Callable[[Bundle], Way]] = MappingProxyType(
+    {
+        (frozenset({"adacos_resnet"}), None): MixtureSystem,
+        (frozenset({"statistics_networks", "dynamics"}), "p_values"): FusedSystems,
+        (frozenset({"statistics_networks", "dynamics", "adacos_resnet"}), "p_values"): FusedSystems,
+        (frozenset({"dynamics"}), "p_values"): FusedSystems,
+    }
+)
+"""What runs the systems that a manifest names, with the fusion that it names."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TargetModel:
-    """What a section's target-domain clips say: those the bundle was trained with, or those registered since.
-
-    ``mixtures``: one a member, a component a clip; or references, each clip one. ``calibration``: of the first term
-    over these clips. ``lowest_level_dbfs``: the quietest clip's level, None where it is not known.
-    """
-
-    mixtures: tuple[Normality, ...]
-    calibration: Calibration
-    lowest_level_dbfs: float | None
+_SHAPES: Final = {SubSystem.R: LOG_MEL_SHAPE, **{kind: (size,) for kind, size in INPUT_SIZES.items()}}
 
 
 class Detector:
@@ -60,6 +63,7 @@ class Detector:
     ----------
     bundle : read from its folder, or made in memory.
     device, threads : see `Encoder`.
+    false_alarm_rate : the share of a section's normal clips that may lie above its threshold; None keeps the bundle's.
 
     Raises
     ------
@@ -67,33 +71,60 @@ class Detector:
     DeviceUnavailable : where the device asked for cannot run it.
     """
 
-    def __init__(self, bundle: Bundle, *, device: Device = Device.AUTO, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = Device.AUTO,
+        threads: int | None = None,
+        false_alarm_rate: Callable[[SectionKey], float] | None = None,
+    ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
         self.front_end = manifest.front_end.spec()
         self._mean = np.array(manifest.standardisation.mean)
         self._deviation = np.array(manifest.standardisation.deviation)
-        self._systems = _systems(bundle)
-        embedders = [bundle.embedders[member.file] for member in manifest.members]
-        try:
-            self._encoder = Encoder(embedders, device=device, threads=threads)
-        except InvalidEmbedder as error:
-            path = bundle.path_of(embedder_path(manifest.members[error.member].file))
-            raise BundleFormatError(path, f"{error}. Get the bundle again, or export its networks again.") from error
+        self._rates = {key: None if false_alarm_rate is None else false_alarm_rate(key) for key in manifest.sections}
+        self._way = _way(bundle)
+        self.calibrations: Mapping[CalibrationKey, Calibration] = {
+            (key, domain): self._at_rate(key, one.calibration) for (key, domain), one in bundle.calibrations.items()
+        }
+        self._bundle_targets = {key: self._way.bundle_target(key) for key in manifest.sections}
+        self._encoders: dict[SubSystem, Encoder] = {}
+        for kind, files in _network_files(bundle).items():
+            embedders = [bundle.embedders[file] for file in files]
+            try:
+                self._encoders[kind] = Encoder(embedders, shape=_SHAPES[kind], device=device, threads=threads)
+            except InvalidEmbedder as error:
+                path = bundle.path_of(manifest.network_paths[files[error.member]])
+                raise BundleFormatError(
+                    path, f"{error}. Get the bundle again, or export its networks again."
+                ) from error
+        self._requested = device
 
     @classmethod
-    def load(cls, folder: Path, *, device: Device = Device.AUTO, threads: int | None = None) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: Device = Device.AUTO,
+        threads: int | None = None,
+        false_alarm_rate: Callable[[SectionKey], float] | None = None,
+    ) -> Self:
         """Read a bundle's folder (or a symbolic link to one), check it, and open it on ``device``."""
-        return cls(read_bundle(folder), device=device, threads=threads)
+        return cls(read_bundle(folder), device=device, threads=threads, false_alarm_rate=false_alarm_rate)
 
     def close(self) -> None:
         """Give back the threads; nothing more can be encoded."""
-        self._encoder.close()
+        for encoder in self._encoders.values():
+            encoder.close()
 
     @property
     def device(self) -> DeviceInfo:
-        """What was asked for, and what the networks really run on."""
-        return self._encoder.device
+        """What was asked for, and what the networks really run on; a bundle without networks runs on the CPU."""
+        for encoder in self._encoders.values():
+            return encoder.device
+        return DeviceInfo(self._requested, Device.CPU, ())
 
     @property
     def sections(self) -> tuple[SectionKey, ...]:
@@ -119,56 +150,56 @@ class Detector:
 
     def analyse(self, clip: Clip) -> Features:
         """The features of each ten-second window of a clip."""
-        return self._features(windows(clip.waveform), clip.level_dbfs)
+        return self._features(windows(clip.waveform))
 
-    def encode(self, log_mels: NDArray[np.float32], machine_type: str) -> NDArray[np.float32]:
-        """Embed windows, of one clip or of several: (windows, 313, 128) dB -> (windows, members of the type, 128).
+    def inputs(self, features: Features) -> Inputs:
+        """What the networks hear of a clip's windows; those of several clips may be joined."""
+        return self._way.inputs(features)
+
+    def encode(self, inputs: Inputs, machine_type: str) -> Embeddings:
+        """Embed windows, of one clip or of several that need the same networks.
 
         Raises
         ------
         BundleError : where a network gives NaN or infinity, on which nothing could be decided.
         """
-        embeddings = self._encoder.encode(log_mels, self.members_of(machine_type))
-        if not np.isfinite(embeddings).all():
+        return self.encode_by(inputs, self.members_of(machine_type))
+
+    def encode_by(self, inputs: Inputs, members: Sequence[int]) -> Embeddings:
+        """As `encode`, by networks of one's choice, for sections that the bundle does not know."""
+        embeddings = {kind: self._encoders[kind].encode(own, members) for kind, own in inputs.items()}
+        if not all(np.isfinite(own).all() for own in embeddings.values()):
             raise BundleError(
-                self.bundle.path_of("embedders"),
-                f"the networks of {machine_type!r} give NaN or infinity for a finite clip. Train the bundle again.",
+                self.bundle.path_of(FILE_NAME),
+                "its networks give NaN or infinity for a finite clip. Train the bundle again.",
             )
         return embeddings
 
-    def fit_target(self, key: SectionKey, embeddings: NDArray[np.float32], levels_dbfs: Sequence[float]) -> TargetModel:
-        """Model the target domain of a section by a few of its normal clips, in closed form (paper 2.6).
+    def fit_target(
+        self, key: SectionKey, features: Features, embeddings: Embeddings, levels_dbfs: Sequence[float]
+    ) -> TargetModel:
+        """Model the target domain of a section by a few of its normal clips, without training.
 
         Parameters
         ----------
-        embeddings : (clips, members, 128), of the first window of each clip.
+        features, embeddings : of the first window of each clip, together.
         levels_dbfs : of the clips.
 
         Raises
         ------
         TargetClipsError : for fewer than 3 clips or more than 50.
         """
-        if not MIN_TARGET_CLIPS <= len(embeddings) <= MAX_TARGET_CLIPS:
+        if not MIN_TARGET_CLIPS <= len(levels_dbfs) <= MAX_TARGET_CLIPS:
             raise TargetClipsError(
-                f"{len(embeddings)} target clips were given; {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS} are needed."
+                f"{len(levels_dbfs)} target clips were given; {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS} are needed."
             )
-        model, synthetic = self.bundle.sections[key], self.bundle.manifest.target_smote
-        mixtures = tuple(
-            target_normality(member.section, x, synthetic=synthetic)
-            for member, x in zip(model.members, np.moveaxis(embeddings, 1, 0), strict=True)
-        )
-        terms = score_section(model, embeddings, None, Domain.TARGET, mixtures)
-        percentile = self.bundle.calibrations[key, Domain.SOURCE].calibration.percentile
-        calibration = Calibration.from_scores(decision_score(terms, Domain.TARGET), ThresholdRule.PAPER, percentile)
-        return TargetModel(mixtures, calibration, min(levels_dbfs))
+        model = self._way.fit_target(key, features, embeddings, min(levels_dbfs))
+        return replace(model, calibration=self._at_rate(key, model.calibration))
 
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
-        """The target domain as the bundle was trained with it; None where it had no target clips for this section."""
-        mixtures = tuple(member.target for member in self.bundle.sections[key].members if member.target is not None)
-        calibrated = self.bundle.calibrations.get((key, Domain.TARGET))
-        if calibrated is None or len(mixtures) < len(self.bundle.sections[key].members):
-            return None
-        return TargetModel(mixtures, calibrated.calibration, float(calibrated.level_quantiles_dbfs[0]))
+        """The target domain as the bundle was trained with it; None where it had too few target clips there."""
+        model = self._bundle_targets[key]
+        return None if model is None else replace(model, calibration=self.calibrations[key, Domain.TARGET])
 
     def assess(
         self,
@@ -176,7 +207,7 @@ class Detector:
         domain: Domain,
         clip: Clip,
         features: Features,
-        embeddings: NDArray[np.float32],
+        embeddings: Embeddings,
         *,
         target: TargetModel | None = None,
     ) -> Assessment:
@@ -184,19 +215,23 @@ class Detector:
 
         Parameters
         ----------
-        embeddings : (windows, members, 128) of the clip's ``features``.
+        embeddings : of the clip's ``features``.
         target : the target clips to compare with in domain target; None takes those of the bundle.
 
         Raises
         ------
         NoTargetClips : for domain target without any.
         """
-        calibration, lowest_level_dbfs, mixtures = self._reference(key, domain, target)
-        scores = {
-            name: system.score(key, domain, features, embeddings, mixtures) for name, system in self._systems.items()
-        }
-        (whole,) = scores.values()  # several systems are fused by the rule that the manifest names
-        score = float(np.mean(whole.decision))
+        if domain is Domain.TARGET:
+            target = target or self.bundle_target(key)
+            if target is None:
+                raise NoTargetClips(key.machine_type, key.section)
+            calibration, lowest_level_dbfs = target.calibration, target.lowest_level_dbfs
+        else:
+            calibration, target = self.calibrations[key, domain], None
+            lowest_level_dbfs = float(self.bundle.calibrations[key, domain].level_quantiles_dbfs[0])
+        scores = self._way.score(key, domain, features, embeddings, target)
+        score = float(np.mean(scores.decision))
         rarity = p_value(score, calibration.scores)
         starts_s = window_starts_s(len(clip.waveform))
         return Assessment(
@@ -204,15 +239,15 @@ class Detector:
             section=key.section,
             domain=domain,
             decision=decide(score, calibration.threshold),
-            anomaly_score=float(np.mean(whole.anomaly)),
+            anomaly_score=float(np.mean(scores.anomaly)),
             decision_score=score,
             threshold=calibration.threshold,
             threshold_rule=calibration.rule,
             p_value=rarity,
             calibration_clips=len(calibration.scores),
             deviation=deviation(score, calibration.scores),
-            systems={name: _system_assessment(one, rarity) for name, one in scores.items()},
-            window_scores=tuple(map(WindowScore, starts_s, whole.decision.tolist())) if len(starts_s) > 1 else None,
+            systems={name: _system_assessment(one, rarity) for name, one in scores.systems.items()},
+            window_scores=tuple(map(WindowScore, starts_s, scores.decision.tolist())) if len(starts_s) > 1 else None,
             clip=ClipFacts(
                 duration_s=clip.duration_s,
                 sample_rate_hz=clip.sample_rate_hz,
@@ -221,7 +256,40 @@ class Detector:
                 sha256=clip.sha256,
                 windows=len(starts_s),
             ),
-            warnings=notices(clip, calibration, lowest_level_dbfs, demonstration=self.bundle.manifest.demonstration),
+            warnings=notices(
+                clip,
+                calibration,
+                lowest_level_dbfs,
+                target_clips=None if target is None else target.clips,
+                false_alarm_rate=self._rates[key],
+                demonstration=self.bundle.manifest.demonstration,
+            ),
+        )
+
+    def explain(
+        self,
+        key: SectionKey,
+        domain: Domain,
+        clip: Clip,
+        features: Features,
+        embeddings: Embeddings,
+        *,
+        target: TargetModel | None = None,
+    ) -> Explanation:
+        """Say what deviates most, of a clip of several windows in the most anomalous one; arguments as of `assess`."""
+        if domain is Domain.TARGET:
+            target = target or self.bundle_target(key)
+        scores = self._way.score(key, domain, features, embeddings, target if domain is Domain.TARGET else None)
+        place = int(np.argmax(scores.decision))
+        one = slice(place, place + 1)
+        statistics = None if features.statistics is None else features.statistics.statics_and_dynamics[place]
+        own = {kind: every[one] for kind, every in embeddings.items()}
+        return explain(
+            features.log_mels[place],
+            statistics,
+            self._way.normal(key, domain),
+            start_s=window_starts_s(len(clip.waveform))[place],
+            nearest_attribute=self._way.nearest_attribute(key, own, statistics),
         )
 
     def score(
@@ -230,7 +298,8 @@ class Detector:
         """All the way from a decoded clip to its assessment."""
         key = self.find(machine_type, section)
         features = self.analyse(clip)
-        return self.assess(key, domain, clip, features, self.encode(features.log_mels, machine_type), target=target)
+        embeddings = self.encode(self.inputs(features), machine_type)
+        return self.assess(key, domain, clip, features, embeddings, target=target)
 
     def record_canary(self, waveforms: NDArray[np.float32], key: SectionKey, domain: Domain) -> Canary:
         """The canary to write into the bundle: two ten-second waveforms, (2, 160000), with their anomaly scores."""
@@ -250,45 +319,50 @@ class Detector:
                 "Do not trust its answers on this machine: try device=cpu, or the onnxruntime version in its manifest.",
             )
 
-    def _features(self, waveforms: NDArray[np.float32], level_dbfs: float) -> Features:
-        log_mels = log_mel(waveforms, self.front_end)
-        return Features(log_mels, temporal_maximum(log_mels, self._mean, self._deviation), level_dbfs)
+    def _at_rate(self, key: SectionKey, calibration: Calibration) -> Calibration:
+        """The threshold that the section's false-alarm rate asks for."""
+        rate = self._rates[key]
+        return calibration if rate is None else calibration.at(rate)
 
-    def _reference(
-        self, key: SectionKey, domain: Domain, target: TargetModel | None
-    ) -> tuple[Calibration, float | None, tuple[Normality, ...] | None]:
-        """What a clip is compared with: calibration scores, the lowest normal level, target mixtures."""
-        if domain is Domain.SOURCE:
-            calibrated = self.bundle.calibrations[key, domain]
-            return calibrated.calibration, float(calibrated.level_quantiles_dbfs[0]), None
-        target = target or self.bundle_target(key)
-        if target is None:
-            raise NoTargetClips(key.machine_type, key.section)
-        return target.calibration, target.lowest_level_dbfs, target.mixtures
+    def _features(self, waveforms: NDArray[np.float32]) -> Features:
+        if self._way.needs_statistics:
+            log_mels, statistics = log_mel_and_statistics(waveforms, self.front_end)
+        else:
+            log_mels, statistics = log_mel(waveforms, self.front_end), None
+        return Features(log_mels, temporal_maximum(log_mels, self._mean, self._deviation), statistics)
 
     def _anomaly_scores(self, waveforms: NDArray[np.float32], key: SectionKey, domain: Domain) -> NDArray[np.float64]:
-        features = self._features(waveforms, level_dbfs=0.0)
-        embeddings = self.encode(features.log_mels, key.machine_type)
-        _, _, mixtures = self._reference(key, domain, None)
-        (scores,) = (system.score(key, domain, features, embeddings, mixtures) for system in self._systems.values())
-        return scores.anomaly
+        features = self._features(waveforms)
+        embeddings = self.encode(self.inputs(features), key.machine_type)
+        target = self.bundle_target(key) if domain is Domain.TARGET else None
+        return self._way.score(key, domain, features, embeddings, target).anomaly
 
 
-def _systems(bundle: Bundle) -> Mapping[str, System]:
-    names = bundle.manifest.systems
-    unknown = [name for name in names if name not in SYSTEMS]
-    if unknown or len(names) > 1 or bundle.manifest.fusion is not None:
+def _way(bundle: Bundle) -> Way:
+    systems, fusion = bundle.manifest.systems, bundle.manifest.fusion
+    way = WAYS.get((frozenset(systems), fusion))
+    if way is None:
+        known = "; ".join(f"{' + '.join(sorted(names))}, fusion {rule!r}" for names, rule in WAYS)
         raise BundleFormatError(
             bundle.path_of(FILE_NAME),
-            f"systems {', '.join(names)} with fusion {bundle.manifest.fusion!r}: this Earwitness runs one of "
-            f"{', '.join(SYSTEMS)}, without fusion. Use a later release.",
+            f"systems {' + '.join(systems)}, fusion {fusion!r}: this Earwitness runs {known}. Use a later release.",
         )
-    return {name: SYSTEMS[name](bundle) for name in names}
+    return way(bundle)
+
+
+def _network_files(bundle: Bundle) -> dict[SubSystem, list[str]]:
+    """The networks by what they hear, in the manifest's order."""
+    if bundle.manifest.members:
+        return {SubSystem.R: [member.file for member in bundle.manifest.members]}
+    files: dict[SubSystem, list[str]] = {}
+    for network in bundle.manifest.fold_networks:
+        files.setdefault(network.kind, []).append(network.file)
+    return files
 
 
 def _system_assessment(scores: SystemScores, rarity: float | None) -> SystemAssessment:
     return SystemAssessment(
         score=float(np.mean(scores.anomaly)),
-        p_value=rarity,
+        p_value=rarity if scores.p_value is None else float(np.mean(scores.p_value)),
         terms={name: None if term is None else float(np.mean(term)) for name, term in scores.terms.items()},
     )

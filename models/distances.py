@@ -62,57 +62,6 @@ def cosine_distance_to_nearest(queries: Floats, references: Floats) -> NDArray[n
     return 0.5 * distances**2  # |u - v|^2 = 2 - 2 cos(u, v)
 
 
-def whitening_factor(covariance: Floats) -> NDArray[np.float64]:
-    """L with L L' = covariance^-1, upper triangular: |x L| is the Mahalanobis length of the row x.
-
-    Parameters
-    ----------
-    covariance : (d, d), symmetric and positive definite.
-
-    Returns
-    -------
-    (d, d) float64, the inverse of the transposed Cholesky factor.
-
-    Raises
-    ------
-    ValueError : where the covariance is not positive definite, so that some direction would weigh infinitely.
-    """
-    try:
-        lower = np.linalg.cholesky(np.asarray(covariance, np.float64))
-    except np.linalg.LinAlgError as error:
-        raise ValueError(
-            f"The covariance of {len(covariance)} dimensions is not positive definite: shrink it, or use more clips."
-        ) from error
-    return np.asarray(np.linalg.inv(lower).T, np.float64)
-
-
-def mahalanobis_distance_to_nearest(
-    queries: Floats, references: Floats, factor: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """min_r sqrt((q - r)' covariance^-1 (q - r)) for each query; the root is taken.
-
-    The references can be multiplied by the factor once and kept: this is `euclidean_distance_to_nearest` of
-    ``queries @ factor`` and ``references @ factor``.
-
-    Parameters
-    ----------
-    queries : (n, d)
-    references : (m, d), at least one.
-    factor : (d, d) of `whitening_factor`.
-
-    Returns
-    -------
-    (n,) float64
-
-    Raises
-    ------
-    ValueError : as `euclidean_distance_to_nearest` does.
-    """
-    return euclidean_distance_to_nearest(
-        np.asarray(queries, np.float64) @ factor, np.asarray(references, np.float64) @ factor
-    )
-
-
 def _directions(rows: Floats) -> NDArray[np.float64]:
     wide = np.asarray(rows, np.float64)
     lengths = np.linalg.norm(wide, axis=-1, keepdims=True)

@@ -1,4 +1,6 @@
-"""Runs the embedders of an ensemble: (clips, 313, 128) log-mels -> (clips, members, 128) L2-normalised embeddings.
+"""Runs networks that hear the same input: (clips, ...) -> (clips, networks, 128) L2-normalised embeddings.
+
+The paper's embedders take log-mels, (clips, 313, 128); those of other systems take vectors of statistics.
 
 On a CPU each member has a session of one thread that does not spin, and the members of a call are fanned over a pool of
 as many threads as there are cores: measured 1.6 to 2 times faster than sessions that share the cores among them.
@@ -22,6 +24,7 @@ from models.errors import DeviceUnavailable
 from models.frontend import N_FRAMES, N_MELS
 
 EMBEDDING_SIZE: Final = 128
+LOG_MEL_SHAPE: Final = (N_FRAMES, N_MELS)
 _CLIPS_A_RUN = {"cpu": 8, "cuda": 64}
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -62,7 +65,8 @@ class Encoder:
 
     Parameters
     ----------
-    embedders : ONNX models, each (clips, 313, 128) float32 -> (clips, 128) float32.
+    embedders : ONNX models, each (clips, *shape) float32 -> (clips, 128) float32.
+    shape : of what they take of a clip.
     device : where to run.
     threads : how many members run at once on a CPU; None is one a core.
 
@@ -72,20 +76,28 @@ class Encoder:
     InvalidEmbedder : for bytes that are no such model.
     """
 
-    def __init__(self, embedders: Sequence[bytes], *, device: Device = Device.AUTO, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        embedders: Sequence[bytes],
+        *,
+        shape: tuple[int, ...] = LOG_MEL_SHAPE,
+        device: Device = Device.AUTO,
+        threads: int | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"{threads} threads; at least 1 is needed.")
-        sessions, self.device = _open_sessions(embedders, device)
+        self._shape = shape
+        sessions, self.device = _open_sessions(embedders, shape, device)
         self._sessions = [(session, session.get_inputs()[0].name) for session in sessions]
         self._clips_a_run = _CLIPS_A_RUN[self.device.running.value]
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="encoder")
 
-    def encode(self, log_mels: NDArray[np.float32], members: Sequence[int]) -> NDArray[np.float32]:
+    def encode(self, inputs: NDArray[np.float32], members: Sequence[int]) -> NDArray[np.float32]:
         """Embed clips with some of the members.
 
         Parameters
         ----------
-        log_mels : (clips, 313, 128) dB, not standardised: the first layer of each embedder does that.
+        inputs : (clips, *shape), not standardised: the first layer of each embedder does that.
         members : their places in the ensemble.
 
         Returns
@@ -96,17 +108,18 @@ class Encoder:
         ------
         ValueError : for another shape.
         """
-        if log_mels.ndim != 3 or log_mels.shape[1:] != (N_FRAMES, N_MELS):
-            raise ValueError(f"log-mels of shape {log_mels.shape}; (clips, {N_FRAMES}, {N_MELS}) are needed.")
-        log_mels = np.ascontiguousarray(log_mels, np.float32)
-        embeddings = np.empty((len(log_mels), len(members), EMBEDDING_SIZE), np.float32)
+        if inputs.shape[1:] != self._shape:
+            needed = ", ".join(("clips", *map(str, self._shape)))
+            raise ValueError(f"inputs of shape {inputs.shape}; ({needed}) are needed.")
+        inputs = np.ascontiguousarray(inputs, np.float32)
+        embeddings = np.empty((len(inputs), len(members), EMBEDDING_SIZE), np.float32)
 
         def run(column: int, start: int) -> None:
             rows = slice(start, start + self._clips_a_run)
             session, input_name = self._sessions[members[column]]
-            embeddings[rows, column] = session.run(None, {input_name: log_mels[rows]})[0]
+            embeddings[rows, column] = session.run(None, {input_name: inputs[rows]})[0]
 
-        starts = range(0, len(log_mels), self._clips_a_run)
+        starts = range(0, len(inputs), self._clips_a_run)
         if self.device.running is Device.CUDA:
             for start, column in itertools.product(starts, range(len(members))):
                 run(column, start)
@@ -128,16 +141,16 @@ def l2_normalised(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalised
 
 
-def _open_sessions(embedders: Sequence[bytes], device: Device) -> tuple[list[Any], DeviceInfo]:
+def _open_sessions(embedders: Sequence[bytes], shape: tuple[int, ...], device: Device) -> tuple[list[Any], DeviceInfo]:
     if device is Device.CPU:
-        sessions = _sessions(embedders, Device.CPU)
+        sessions = _sessions(embedders, shape, Device.CPU)
         return sessions, _info(sessions, device, Device.CPU)
     try:
-        sessions = _sessions(embedders, Device.CUDA)
+        sessions = _sessions(embedders, shape, Device.CUDA)
     except DeviceUnavailable as error:
         if device is Device.CUDA:
             raise
-        sessions = _sessions(embedders, Device.CPU)
+        sessions = _sessions(embedders, shape, Device.CPU)
         return sessions, _info(sessions, device, Device.CPU, str(error))
     return sessions, _info(sessions, device, Device.CUDA)
 
@@ -147,7 +160,7 @@ def _info(sessions: Sequence[Any], requested: Device, running: Device, reason: s
     return DeviceInfo(requested, running, providers, fallback=reason is not None, reason=reason)
 
 
-def _sessions(embedders: Sequence[bytes], device: Device) -> list[Any]:
+def _sessions(embedders: Sequence[bytes], shape: tuple[int, ...], device: Device) -> list[Any]:
     """One session a member on ``device``; raises `DeviceUnavailable` where they do not really run there."""
     import onnxruntime  # noqa: PLC0415  # a tenth of a second, which importing this module must not cost
 
@@ -159,7 +172,7 @@ def _sessions(embedders: Sequence[bytes], device: Device) -> list[Any]:
         onnxruntime.preload_dlls()  # finds the CUDA libraries that came as wheels
     sessions = []
     for member, content in enumerate(embedders):
-        session = _session(onnxruntime, member, content, device)
+        session = _session(onnxruntime, member, content, shape, device)
         if device is Device.CUDA and session.get_providers()[0] != _CUDA:
             raise DeviceUnavailable(
                 f"onnxruntime lists CUDA, but its sessions run on {session.get_providers()[0]}: the GPU, its driver or "
@@ -169,7 +182,7 @@ def _sessions(embedders: Sequence[bytes], device: Device) -> list[Any]:
     return sessions
 
 
-def _session(onnxruntime: Any, member: int, content: bytes, device: Device) -> Any:
+def _session(onnxruntime: Any, member: int, content: bytes, shape: tuple[int, ...], device: Device) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -186,8 +199,9 @@ def _session(onnxruntime: Any, member: int, content: bytes, device: Device) -> A
         raise InvalidEmbedder(member, f"onnxruntime cannot load it ({error})") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shapes = [value.shape[1:] for value in (*inputs, *outputs)]
-    if shapes != [[N_FRAMES, N_MELS], [EMBEDDING_SIZE]]:
+    if shapes != [[*shape], [EMBEDDING_SIZE]]:
+        needed = ", ".join(("clips", *map(str, shape)))
         raise InvalidEmbedder(
-            member, f"shapes {shapes}; one input (clips, {N_FRAMES}, {N_MELS}) and one output (clips, 128) are needed"
+            member, f"shapes {shapes}; one input ({needed}) and one output (clips, {EMBEDDING_SIZE}) are needed"
         )
     return session

@@ -12,6 +12,7 @@ reader then turns each older document into the new form before it validates it, 
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Never, Self
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from models.errors import BundleDigestError, BundleFormatError
 from models.frontend import N_MELS, LogMelSpec
-from models.vocabulary import NAME_PATTERN, Domain, LossChoice, SectionKey
+from models.vocabulary import NAME_PATTERN, Domain, LossChoice, SectionKey, SubSystem
 
 FORMAT_VERSION: Final = 1
 FILE_NAME: Final = "manifest.json"
@@ -88,6 +89,18 @@ class MemberEntry(_Entry):
     scale_limited: bool = False
 
 
+class FoldNetworkEntry(_Entry):
+    """A network of one fold of the fused systems; ``kind`` says what it hears."""
+
+    kind: Literal[SubSystem.A, SubSystem.L, SubSystem.R]
+    fold: int = Field(ge=0)
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.kind.value}-{self.fold}.onnx"
+
+
 class ClipCounts(_Entry):
     """Training clips of a section."""
 
@@ -127,10 +140,11 @@ class Manifest(_Entry):
     demonstration: bool
     front_end: FrontEnd
     standardisation: Standardisation
-    members: tuple[MemberEntry, ...] = Field(min_length=1)
+    members: tuple[MemberEntry, ...] = ()
+    fold_networks: tuple[FoldNetworkEntry, ...] = ()
     machine_types: dict[Name, MachineTypeEntry] = Field(min_length=1)
     systems: tuple[str, ...] = Field(default=("adacos_resnet",), min_length=1)
-    fusion: str | None = None
+    fusion: Literal["p_values"] | None = None
     target_smote: int = Field(default=0, ge=0)
     recipe: dict[str, JsonValue]
     training_data: dict[str, JsonValue]
@@ -140,11 +154,20 @@ class Manifest(_Entry):
 
     @model_validator(mode="after")
     def _members_serve(self) -> Self:
+        if self.fusion is None and (not self.members or self.fold_networks):
+            raise ValueError("systems that are not fused are served by members, and by no networks of folds")
+        if self.fusion is not None and self.members:
+            raise ValueError("fused systems are served by networks of folds, and by no members")
+        folds = Counter(entry.kind for entry in self.fold_networks)
+        if [(one.kind, one.fold) for one in self.fold_networks] != [
+            (kind, fold) for kind, count in folds.items() for fold in range(count)
+        ] or len(set(folds.values())) > 1:
+            raise ValueError("fold_networks must list, kind by kind, a network a fold")
         for kind in ("id", "file"):
             values = [getattr(member, kind) for member in self.members]
             if len(set(values)) != len(values):
                 raise ValueError(f"two members have the same {kind}")
-        for machine_type in self.machine_types:
+        for machine_type in self.machine_types if self.fusion is None else ():
             if not self.members_of(machine_type):
                 raise ValueError(f"machine type {machine_type!r} has no member of its loss choice")
         return self
@@ -155,8 +178,21 @@ class Manifest(_Entry):
         entries = self.machine_types.items()
         return tuple(sorted(SectionKey(name, section) for name, entry in entries for section in entry.sections))
 
+    @property
+    def network_paths(self) -> dict[str, str]:
+        """Where each network's file is in the bundle's folder, by file name: members, then networks of folds."""
+        return {
+            **{member.file: f"embedders/{member.file}" for member in self.members},
+            **{
+                network.file: f"{'embedders' if network.kind is SubSystem.R else 'statistics_networks'}/{network.file}"
+                for network in self.fold_networks
+            },
+        }
+
     def members_of(self, machine_type: str) -> tuple[int, ...]:
-        """Which members score ``machine_type``: their places in ``members``, ascending (paper 2.5)."""
+        """Which networks score ``machine_type``: their places in ``members``, ascending (2.5), or every fold's."""
+        if self.fusion is not None:
+            return tuple(sorted({network.fold for network in self.fold_networks}))
         loss = self.machine_types[machine_type].loss
         return tuple(
             place for place, member in enumerate(self.members) if loss is LossChoice.SUM or member.heads is loss

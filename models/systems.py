@@ -1,20 +1,27 @@
-"""The ways from a clip to a score, in a table: a bundle names those it holds.
+"""The ways from a clip to a score. A bundle holds one: the paper's system, or several systems fused by p-value.
 
-Conventions: a system scores ten-second windows, and its scores and terms are (windows,) float64, higher is more
-anomalous. A further system is one more entry of `SYSTEMS`.
+Conventions: a way scores ten-second windows; scores and terms are (windows,) float64, higher is more anomalous. What
+networks take and give travels by sub-system, so that a batch of windows of several clips is the same thing as one clip.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle
-from models.scoring import Normality, decision_score, score_section
-from models.vocabulary import Domain, SectionKey
+from models.compact import FoldReferences
+from models.decision import Calibration
+from models.explanation import Normal
+from models.scoring import Normality
+from models.statistics import Statistics
+from models.vocabulary import Domain, SectionKey, SubSystem
+
+Inputs = Mapping[SubSystem, NDArray[np.float32]]
+"""What the networks hear of windows: R (windows, 313, 128) dB, A (windows, 1192), L (windows, 512)."""
+Embeddings = Mapping[SubSystem, NDArray[np.float32]]
+"""(windows, networks, 128) each, of length 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,63 +29,103 @@ class Features:
     """What the front end makes of a clip.
 
     ``log_mels``: (windows, 313, 128) float32 dB. ``t_max``: (windows, 128) float64, the maxima over time in standard
-    deviations of the training clips. ``level_dbfs``: of the whole clip.
+    deviations of the training clips. ``statistics``: of the windows; None where no system of the bundle needs them.
     """
 
     log_mels: NDArray[np.float32]
     t_max: NDArray[np.float64]
-    level_dbfs: float
+    statistics: Statistics | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The windows of several clips, one behind the other."""
+        statistics = [part.statistics for part in parts if part.statistics is not None]
+        return cls(
+            np.concatenate([part.log_mels for part in parts]),
+            np.concatenate([part.t_max for part in parts]),
+            Statistics(
+                *(np.concatenate([getattr(one, each.name) for one in statistics]) for each in fields(Statistics))
+            )
+            if statistics
+            else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SystemScores:
-    """One system's scores of each window: for ranking, for the threshold, and the terms of the former."""
+    """One system's scores of each window and their terms; ``p_value`` where the system has one of its own."""
+
+    anomaly: NDArray[np.float64]
+    terms: Mapping[str, NDArray[np.float64] | None]
+    p_value: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowScores:
+    """All that is said of each window: for ranking, for the threshold, and by each system."""
 
     anomaly: NDArray[np.float64]
     decision: NDArray[np.float64]
-    terms: Mapping[str, NDArray[np.float64] | None]
+    systems: Mapping[str, SystemScores]
 
 
-class System(Protocol):
-    """A way from a clip to a score."""
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetModel:
+    """What a section's target-domain clips say: those the bundle was trained with, or those registered since.
+
+    ``reference``: a mixture a member, a component a clip, or references; of fused systems, the reference clips.
+    ``calibration``: the scores that the threshold is taken from. ``clips``: how many target clips there are.
+    ``lowest_level_dbfs``: of the quietest, None where it is not known.
+    """
+
+    reference: tuple[Normality, ...] | FoldReferences
+    calibration: Calibration
+    clips: int
+    lowest_level_dbfs: float | None
+
+
+class Way(Protocol):
+    """From features to scores."""
+
+    needs_statistics: bool
+
+    def inputs(self, features: Features) -> Inputs:
+        """What its networks take."""
 
     def score(
-        self,
-        key: SectionKey,
-        domain: Domain,
-        features: Features,
-        embeddings: NDArray[np.float32],
-        target: Sequence[Normality] | None,
-    ) -> SystemScores:
-        """Score the windows of a clip; ``target`` (a mixture a member) is given with domain target only."""
+        self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings, target: TargetModel | None
+    ) -> WindowScores:
+        """Score the windows of a clip; ``target`` is given with domain target only."""
+
+    def fit_target(
+        self, key: SectionKey, features: Features, embeddings: Embeddings, lowest_level_dbfs: float
+    ) -> TargetModel:
+        """Model the target domain by a window of each of a few normal clips."""
+
+    def bundle_target(self, key: SectionKey) -> TargetModel | None:
+        """The target domain as the bundle was trained with it; None where it had too few target clips."""
+
+    def normal(self, key: SectionKey, domain: Domain) -> Normal:
+        """What normal clips are like, for explanations."""
+
+    def nearest_attribute(
+        self, key: SectionKey, embeddings: Embeddings, statistics: NDArray[np.float32] | None
+    ) -> str | None:
+        """The operating condition whose source clips one window is nearest to; None where the section has none."""
 
 
-class AdacosResnet:
-    """The paper's system: mixtures of the embeddings of an ensemble of sub-cluster AdaCos networks."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._sections = bundle.sections
-
-    def score(
-        self,
-        key: SectionKey,
-        domain: Domain,
-        features: Features,
-        embeddings: NDArray[np.float32],
-        target: Sequence[Normality] | None,
-    ) -> SystemScores:
-        """Score the windows of a clip by Eqs. (2) to (4)."""
-        terms = score_section(self._sections[key], embeddings, features.t_max, domain, target)
-        return SystemScores(
-            anomaly=terms.anomaly_score,
-            decision=decision_score(terms, domain),
-            terms={
-                "section": terms.section,
-                "attribute": terms.attribute,
-                "target": terms.target,
-                "temporal_maximum": terms.temporal_maximum,
-            },
-        )
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """The windows of several clips, one behind the other."""
+    return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 
 
-SYSTEMS: Mapping[str, Callable[[Bundle], System]] = MappingProxyType({"adacos_resnet": AdacosResnet})
+def split(embeddings: Embeddings, sizes: Sequence[int]) -> list[Embeddings]:
+    """The inverse of `joined`: each clip's own, of ``sizes`` windows."""
+    ends = np.cumsum(sizes)[:-1]
+    by_kind = {kind: np.split(own, ends) for kind, own in embeddings.items()}
+    return [{kind: own[place] for kind, own in by_kind.items()} for place in range(len(sizes))]
+
+
+def window_count(inputs: Inputs) -> int:
+    """How many windows these are."""
+    return len(next(iter(inputs.values())))

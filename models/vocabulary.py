@@ -59,11 +59,26 @@ class LossChoice(StrEnum):
     SUM = "sum"
 
 
+class SubSystem(StrEnum):
+    """The parts that a fused score consists of, by what hears the clip.
+
+    ``A``: networks on its statics and dynamics. ``L``: networks on its linear spectrum. ``R``: the paper's ResNets on
+    its log-mel spectrogram. ``F``: no network, the Mahalanobis distance of its dynamics.
+    """
+
+    A = "A"
+    L = "L"
+    R = "R"
+    F = "F"
+
+
 class WarningCode(StrEnum):
     """The documented codes of an answer's warnings."""
 
     FEW_CALIBRATION_CLIPS = "few_calibration_clips"
     NO_THRESHOLD = "no_threshold"
+    RATE_NOT_SUPPORTED = "rate_not_supported"
+    UNKNOWN_CONDITION_OR_FAULT = "unknown_condition_or_fault"
     LEVEL_BELOW_NORMAL = "level_below_normal"
     CLIPPED = "clipped"
     RATE_BELOW_16_KHZ = "rate_below_16_khz"

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from models.audio import windows
 from models.bundle import Bundle, SectionCalibration, write_bundle
 from models.decision import Calibration, p_value
-from models.detector import Detector, TargetModel
+from models.detector import Detector
 from models.encoder import Device
 from models.errors import (
     BundleError,
@@ -35,8 +35,21 @@ from models.manifest import MachineTypeEntry
 from models.mixtures import Mixture, clip_mixture
 from models.references import References, refer_to
 from models.scoring import MemberModel, SectionModel, section_term, target_term
-from models.vocabulary import Decision, Domain, SectionKey, ThresholdRule, WarningCode
-from tests.models.tiny import DEVIATION, FAN, MEAN, N_CLIPS, VALVE, as_clip, build_bundle, embedder, sound, with_canary
+from models.systems import Features, TargetModel, joined, split
+from models.vocabulary import Decision, Domain, SectionKey, SubSystem, ThresholdRule, WarningCode
+from tests.models.tiny import (
+    DEVIATION,
+    FAN,
+    MEAN,
+    N_CLIPS,
+    VALVE,
+    as_clip,
+    build_bundle,
+    embedder,
+    mixtures_of,
+    sound,
+    with_canary,
+)
 
 
 def codes(detector: Detector, waveform: NDArray[np.float32], **facts: float) -> list[str]:
@@ -46,9 +59,20 @@ def codes(detector: Detector, waveform: NDArray[np.float32], **facts: float) -> 
 
 
 def registered(detector: Detector, n_clips: int, seed: int = 500) -> TargetModel:
-    clips = [sound(FAN, seed + i, domain=Domain.TARGET) for i in range(n_clips)]
-    embeddings = detector.encode(log_mel(np.stack(clips)), "fan")
-    return detector.fit_target(FAN, embeddings, [as_clip(clip).level_dbfs for clip in clips])
+    clips = [as_clip(sound(FAN, seed + i, domain=Domain.TARGET)) for i in range(n_clips)]
+    features = Features.joined([detector.analyse(clip) for clip in clips])
+    embeddings = detector.encode(detector.inputs(features), "fan")
+    return detector.fit_target(FAN, features, embeddings, [clip.level_dbfs for clip in clips])
+
+
+def mixtures_in(target: TargetModel) -> list[Mixture]:
+    assert isinstance(target.reference, tuple)
+    return [one for one in target.reference if isinstance(one, Mixture)]
+
+
+def references_in(target: TargetModel) -> list[References]:
+    assert isinstance(target.reference, tuple)
+    return [one for one in target.reference if isinstance(one, References)]
 
 
 def with_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
@@ -78,8 +102,8 @@ def test_a_source_score_is_eq_2(detector: Detector) -> None:
     """Section and attribute term, each summed over the members, recomputed from the mixtures."""
     waveform = sound(FAN, 50)
     answer = detector.score(as_clip(waveform), "fan", "00", Domain.SOURCE)
-    x = detector.encode(log_mel(waveform[None]), "fan")
-    members = detector.bundle.sections[FAN].members
+    x = detector.encode({SubSystem.R: log_mel(waveform[None])}, "fan")[SubSystem.R]
+    members = mixtures_of(detector.bundle, FAN).members
     section = sum(section_term(member, x[:, i])[0] for i, member in enumerate(members))
     attribute = sum(
         min(-mixture.weighted_log_likelihoods(x[:, i]).max() for mixture in member.attributes.values())
@@ -105,8 +129,8 @@ def test_a_source_score_is_eq_2(detector: Detector) -> None:
 def test_a_target_score_is_eq_3_and_its_first_term_decides(detector: Detector) -> None:
     waveform = sound(FAN, 50, domain=Domain.TARGET)
     answer = detector.score(as_clip(waveform), "fan", "00", Domain.TARGET)
-    x = detector.encode(log_mel(waveform[None]), "fan")
-    members = detector.bundle.sections[FAN].members
+    x = detector.encode({SubSystem.R: log_mel(waveform[None])}, "fan")[SubSystem.R]
+    members = mixtures_of(detector.bundle, FAN).members
     first = sum(section_term(member, x[:, i])[0] for i, member in enumerate(members))
     second = sum(target_term(member.target, x[:, i])[0] for i, member in enumerate(members) if member.target)
     terms = answer.systems["adacos_resnet"].terms
@@ -123,7 +147,7 @@ def test_a_valve_has_the_temporal_maximum_term(detector: Detector) -> None:
     """Eq. (4), of the standardised maxima; one member, so once."""
     waveform = sound(VALVE, 50)
     terms = detector.score(as_clip(waveform), "valve", "line-3.b", Domain.SOURCE).systems["adacos_resnet"].terms
-    gaussians = detector.bundle.sections[VALVE].temporal_maximum
+    gaussians = mixtures_of(detector.bundle, VALVE).temporal_maximum
     assert gaussians is not None
     t_max = (log_mel(waveform[None]).max(axis=1) - MEAN) / DEVIATION
     expected = -gaussians["noAttribute"].weighted_log_likelihoods(t_max).max()
@@ -180,31 +204,35 @@ def test_the_trained_clips_registered_give_the_trained_target(detector: Detector
     assert trained is not None
     target = registered(detector, 3, seed=0)
     assert target.calibration.threshold == pytest.approx(trained.calibration.threshold, rel=1e-6)
-    for one, other in zip(target.mixtures, trained.mixtures, strict=True):
-        assert isinstance(one, Mixture)
-        assert isinstance(other, Mixture)
+    for one, other in zip(mixtures_in(target), mixtures_in(trained), strict=True):
         np.testing.assert_allclose(one.means, other.means, rtol=0, atol=1e-6)
 
 
 def test_a_registered_threshold_is_the_papers(detector: Detector) -> None:
     """The 90th percentile of the first term over the registered clips (paper 2.6)."""
     clips = np.stack([sound(FAN, 700 + i, domain=Domain.TARGET) for i in range(4)])
-    x = detector.encode(log_mel(clips), "fan")
-    target = detector.fit_target(FAN, x, [-20.0, -30.0, -25.0, -22.0])
-    first = np.sum([section_term(m, x[:, i]) for i, m in enumerate(detector.bundle.sections[FAN].members)], axis=0)
+    features = Features.joined([detector.analyse(as_clip(clip)) for clip in clips])
+    embeddings = detector.encode(detector.inputs(features), "fan")
+    target = detector.fit_target(FAN, features, embeddings, [-20.0, -30.0, -25.0, -22.0])
+    x = embeddings[SubSystem.R]
+    members = mixtures_of(detector.bundle, FAN).members
+    first = np.sum([section_term(member, x[:, i]) for i, member in enumerate(members)], axis=0)
     assert target.calibration.threshold == pytest.approx(np.percentile(first, 90), rel=1e-9)
     assert target.calibration.rule is ThresholdRule.PAPER
     assert target.lowest_level_dbfs == -30.0
-    second = target.mixtures[1]
-    assert isinstance(second, Mixture)
-    np.testing.assert_array_equal(second.means, clip_mixture(x[:, 1]).means)
+    assert target.clips == 4
+    np.testing.assert_array_equal(mixtures_in(target)[1].means, clip_mixture(x[:, 1]).means)
 
 
 def test_a_bundle_of_references_is_served_like_any_other(tiny_bundle: Bundle, tmp_path: Path) -> None:
     """Written, read, scored and adapted: the nearest of the clips it was made of, and of those registered."""
     with closing(Detector(tiny_bundle, device=Device.CPU)) as detector:
-        x = detector.encode(log_mel(np.stack([sound(FAN, i) for i in range(N_CLIPS)])), "fan")
-        other = detector.encode(log_mel(np.stack([sound(VALVE, i) for i in range(N_CLIPS)])), "valve")
+        x, other = (
+            detector.encode(
+                {SubSystem.R: log_mel(np.stack([sound(key, i) for i in range(N_CLIPS)]))}, key.machine_type
+            )[SubSystem.R]
+            for key in (FAN, VALVE)
+        )
     by_key = {FAN: x, VALVE: other}
     sections = {
         key: SectionModel(
@@ -222,7 +250,7 @@ def test_a_bundle_of_references_is_served_like_any_other(tiny_bundle: Bundle, tm
         detector.check_canary()
         clip = as_clip(sound(FAN, 900, domain=Domain.TARGET))
         source = detector.score(clip, "fan", "00", Domain.SOURCE)
-        again = detector.encode(log_mel(clip.waveform[None]), "fan")[0]
+        again = detector.encode({SubSystem.R: log_mel(clip.waveform[None])}, "fan")[SubSystem.R][0]
         cosines = [1.0 - x[:, i].astype(float) @ again[i].astype(float) for i in range(2)]
         scales = [
             np.sort(1.0 - x[:, i].astype(float) @ x[:, i].T.astype(float), axis=1)[:, 1].clip(1e-6) for i in range(2)
@@ -230,7 +258,7 @@ def test_a_bundle_of_references_is_served_like_any_other(tiny_bundle: Bundle, tm
         expected = sum(float((own / scale).min()) for own, scale in zip(cosines, scales, strict=True))
         assert source.anomaly_score == pytest.approx(expected, rel=1e-4)
         target = registered(detector, 3)
-        assert [len(one.points) for one in target.mixtures if isinstance(one, References)] == [7, 7]
+        assert [len(one.points) for one in references_in(target)] == [7, 7]
         adapted = detector.score(clip, "fan", "00", Domain.TARGET, target=target)
         assert adapted.anomaly_score < source.anomaly_score
         assert adapted.decision_score == pytest.approx(source.decision_score)
@@ -244,7 +272,7 @@ def without_target(entry: MachineTypeEntry) -> MachineTypeEntry:
 @pytest.mark.parametrize("n_clips", [0, 2, 51])
 def test_three_to_fifty_target_clips_are_needed(detector: Detector, n_clips: int) -> None:
     with pytest.raises(TargetClipsError, match=f"{n_clips} target clips.*3 to 50"):
-        detector.fit_target(FAN, np.ones((n_clips, 2, 128), np.float32), [0.0] * n_clips)
+        detector.fit_target(FAN, detector.analyse(as_clip(sound(FAN, 1))), {}, [0.0] * n_clips)
 
 
 def test_an_ordinary_clip_has_only_the_warning_about_few_clips(detector: Detector) -> None:
@@ -314,8 +342,8 @@ def test_clips_encoded_together_score_as_alone(detector: Detector) -> None:
     """As a batch of the service does it."""
     clips = [as_clip(sound(FAN, seed, seconds=seconds)) for seed, seconds in ((1, 10), (2, 25), (3, 4))]
     features = [detector.analyse(clip) for clip in clips]
-    embeddings = detector.encode(np.concatenate([one.log_mels for one in features]), "fan")
-    rows = np.split(embeddings, np.cumsum([len(one.log_mels) for one in features])[:-1])
+    embeddings = detector.encode(joined([detector.inputs(one) for one in features]), "fan")
+    rows = split(embeddings, [len(one.log_mels) for one in features])
     for clip, feature, own in zip(clips, features, rows, strict=True):
         together = detector.assess(FAN, Domain.SOURCE, clip, feature, own)
         alone = detector.score(clip, "fan", "00", Domain.SOURCE)
@@ -405,6 +433,7 @@ heavy = {"sklearn", "onnxruntime", "tensorflow", "keras", "scipy.stats", "onnx"}
 assert not heavy, heavy
 from models.detector import Detector
 from models.encoder import Device
+from models.systems import Features
 from models.vocabulary import Domain
 detector = Detector.load(Path(sys.argv[1]), device=Device.CPU)
 detector.check_canary()
@@ -412,9 +441,9 @@ canary = detector.bundle.canary
 clip = detector.decode(Path(sys.argv[2]))
 for domain in Domain:
     detector.score(clip, "fan", "00", domain)
-features = [detector.analyse(clip)] * 3
-embeddings = detector.encode(features[0].log_mels.repeat(3, axis=0), "fan")
-detector.fit_target(canary.key, embeddings, [clip.level_dbfs] * 3)
+features = Features.joined([detector.analyse(clip)] * 3)
+embeddings = detector.encode(detector.inputs(features), "fan")
+detector.fit_target(canary.key, features, embeddings, [clip.level_dbfs] * 3)
 heavy = {"sklearn", "tensorflow", "keras", "onnx", "training", "service"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -207,3 +207,10 @@ def _manifest(files: list[str], *, demonstration: bool) -> Manifest:
             "versions": {"earwitness": "0.1.0"},
         }
     )
+
+
+def mixtures_of(bundle: Bundle, key: SectionKey) -> SectionModel:
+    """The mixtures of one of the bundle's sections."""
+    model = bundle.sections[key]
+    assert isinstance(model, SectionModel)
+    return model

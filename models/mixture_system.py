@@ -1,0 +1,103 @@
+"""The paper's system: mixtures of the embeddings of an ensemble of sub-cluster AdaCos networks, Eqs. (2) to (4)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.decision import Calibration
+from models.explanation import Normal
+from models.scoring import Normality, SectionModel, decision_score, score_section
+from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, WindowScores
+from models.targets import target_normality
+from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, SubSystem, ThresholdRule
+
+NAME: Final = "adacos_resnet"
+
+
+class MixtureSystem:
+    """A bundle's mixtures, ready to score."""
+
+    needs_statistics = False
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._sections: Mapping[SectionKey, SectionModel] = {
+            key: model for key, model in bundle.sections.items() if isinstance(model, SectionModel)
+        }
+
+    def inputs(self, features: Features) -> Inputs:
+        """The log-mels as they are: the first layer of each embedder standardises them."""
+        return {SubSystem.R: features.log_mels}
+
+    def score(
+        self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings, target: TargetModel | None
+    ) -> WindowScores:
+        """Score the windows of a clip."""
+        mixtures = None if target is None else _mixtures(target)
+        terms = score_section(self._sections[key], embeddings[SubSystem.R], features.t_max, domain, mixtures)
+        by_name = {
+            "section": terms.section,
+            "attribute": terms.attribute,
+            "target": terms.target,
+            "temporal_maximum": terms.temporal_maximum,
+        }
+        return WindowScores(
+            anomaly=terms.anomaly_score,
+            decision=decision_score(terms, domain),
+            systems={NAME: SystemScores(terms.anomaly_score, by_name)},
+        )
+
+    def fit_target(
+        self, key: SectionKey, features: Features, embeddings: Embeddings, lowest_level_dbfs: float
+    ) -> TargetModel:
+        """Model the target domain of a section in closed form (paper 2.6); a component a clip."""
+        own, synthetic = embeddings[SubSystem.R], self._bundle.manifest.target_smote
+        mixtures = tuple(
+            target_normality(member.section, x, synthetic=synthetic)
+            for member, x in zip(self._sections[key].members, np.moveaxis(own, 1, 0), strict=True)
+        )
+        terms = score_section(self._sections[key], own, None, Domain.TARGET, mixtures)
+        percentile = self._bundle.calibrations[key, Domain.SOURCE].calibration.percentile
+        calibration = Calibration.from_scores(decision_score(terms, Domain.TARGET), ThresholdRule.PAPER, percentile)
+        return TargetModel(mixtures, calibration, len(features.log_mels), lowest_level_dbfs)
+
+    def bundle_target(self, key: SectionKey) -> TargetModel | None:
+        """The target mixtures that the bundle was trained with."""
+        members = self._sections[key].members
+        mixtures = tuple(member.target for member in members if member.target is not None)
+        calibrated = self._bundle.calibrations.get((key, Domain.TARGET))
+        if calibrated is None or len(mixtures) < len(members):
+            return None
+        clips = self._bundle.manifest.machine_types[key.machine_type].sections[key.section].clips.target
+        return TargetModel(mixtures, calibrated.calibration, clips, float(calibrated.level_quantiles_dbfs[0]))
+
+    def normal(self, key: SectionKey, domain: Domain) -> Normal:
+        """Of the mel bands alone: these bundles keep no statistics."""
+        known = self._bundle.calibrations.get((key, domain), self._bundle.calibrations[key, Domain.SOURCE])
+        return Normal(known.mel_mean, known.mel_deviation)
+
+    def nearest_attribute(
+        self,
+        key: SectionKey,
+        embeddings: Embeddings,
+        statistics: NDArray[np.float32] | None,  # noqa: ARG002  other ways ask it
+    ) -> str | None:
+        """That of the likeliest attribute mixture, over all members."""
+        members, x = self._sections[key].members, embeddings[SubSystem.R]
+        likelihood = {
+            name: sum(
+                float(member.attributes[name].weighted_log_likelihoods(x[:, i]).max())
+                for i, member in enumerate(members)
+            )
+            for name in members[0].attributes
+            if name != NO_ATTRIBUTE
+        }
+        return max(likelihood, key=lambda name: likelihood[name]) if likelihood else None
+
+
+def _mixtures(target: TargetModel) -> tuple[Normality, ...]:
+    assert isinstance(target.reference, tuple), "a target model of another way"
+    return target.reference
