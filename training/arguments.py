@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser; its ``run`` names the command's function in `training.cli`."""
     whole = argparse.ArgumentParser(prog="python -m training", description="From recordings to a bundle, offline.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_synthesize, _download, _manifest, _check, _stages, _baseline, _study, _evaluate):
+    for add in (_synthesize, _download, _manifest, _check, _stages, _extend, _baseline, _study, _evaluate):
         add(commands)
     return whole
 
@@ -76,7 +76,7 @@ def _stages(commands: Commands) -> None:
     for name, words in stages.items():
         stage = commands.add_parser(name, help=words)
         _data(stage)
-        stage.add_argument("--recipe", choices=sorted(RECIPES), default="quick", help="default: quick")
+        stage.add_argument("--recipe", choices=sorted(RECIPES), default="plant", help="default: plant")
         stage.add_argument(
             "--work", type=Path, required=True, help="folder where the stages meet; a killed run resumes"
         )
@@ -95,7 +95,7 @@ def _stages(commands: Commands) -> None:
             stage.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="must not exist yet")
             stage.add_argument(
                 "--calibration",
-                choices=[rule.value for rule in (ThresholdRule.PAPER, ThresholdRule.HELD_OUT)],
+                choices=[rule.value for rule in ThresholdRule],
                 help="which scores a source threshold is the percentile of; default: the recipe's",
             )
             stage.add_argument(
@@ -118,6 +118,15 @@ def _baseline(commands: Commands) -> None:
     baseline.add_argument("--workers", type=_workers, help="processes for the features; default: one a core")
     baseline.add_argument("--dry-run", action="store_true", help="print device, networks and estimated time, and stop")
     baseline.set_defaults(run="baseline")
+
+
+def _extend(commands: Commands) -> None:
+    extend = commands.add_parser("extend", help="add machines to a bundle, or refresh them, on its own networks")
+    extend.add_argument("old", type=Path, metavar="BUNDLE", help="the bundle, which stays as it is")
+    _data(extend)
+    extend.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="the new one; must not exist yet")
+    extend.add_argument("--work", type=Path, required=True, help="folder for the features; a killed run resumes")
+    extend.set_defaults(run="extend")
 
 
 def _study(commands: Commands) -> None:

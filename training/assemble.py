@@ -1,44 +1,36 @@
 """The last stages of a run: mixtures and calibration of every section from the embeddings, and the bundle of it all."""
 
 import logging
-import platform
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ
-from models.bundle import LEVEL_QUANTILES, Bundle, CalibrationKey, SectionCalibration, write_bundle
-from models.detector import Detector
-from models.encoder import Device
-from models.frontend import LogMelSpec, temporal_maximum
+from models.bundle import Bundle, CalibrationKey, SectionCalibration
+from models.compact import CompactSection
+from models.decision import Calibration
+from models.frontend import temporal_maximum
+from models.fused_systems import SYSTEM_OF
 from models.manifest import (
-    ClipCounts,
-    FrontEnd,
-    MachineTypeEntry,
+    FoldNetworkEntry,
     Manifest,
     MemberEntry,
-    SectionEntry,
-    Standardisation,
 )
 from models.scoring import SectionModel
-from models.vocabulary import Domain, LossChoice, SectionKey
+from models.vocabulary import LossChoice, SectionKey, SubSystem
 from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
+from training.bundling import common_facts, machine_types_of, n_recordings, with_sounds, write_with_canary
 from training.calibration import calibrate
 from training.curves import Curve
 from training.export import member_name
-from training.features import FeatureStore, TrainingClip
+from training.features import FeatureStore
 from training.fit import Snapshot
 from training.progress import Advance
-from training.recipe import Recipe
+from training.recipe import Dealing, FoldNetwork, Recipe
 
 _log = logging.getLogger(__name__)
-
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "keras", "tensorflow-cpu", "tensorflow", "tf2onnx", "jax")
 
 
 def assemble_bundle(
@@ -110,84 +102,17 @@ def assemble_bundle(
             seed=seed,
             advance=advance,
         )
-        for (key, domain), calibration in calibrated.items():
-            if domain is Domain.TARGET and not len(calibration.scores):
-                continue  # too few target clips for a mixture: the section has no target domain yet
-            facts = [rows[i] for i in own if (clips[i].recording.key, clips[i].recording.domain) == (key, domain)]
-            calibrations[key, domain] = SectionCalibration(calibration, *_sound_of(store, facts))
+        calibrations |= with_sounds(store, calibrated)
     training_data: dict[str, JsonValue] = {
         "clips": len(clips),
-        "recordings": len({clip.recording.path for clip in clips}),
+        "recordings": n_recordings(clips),
         "contrast_clips": len(store.clips) - len(clips),
         **_reported({"scale_limited_epochs": limited_epochs, "dropped_components": dropped}),
-        "curves": {name: {column: [*values] for column, values in curve.items()} for name, curve in curves.items()},
+        "curves": _plain(curves),
     }
-    manifest = _manifest(
-        store, members, recipe, seed, clips, sections, calibrations, training_data, demonstration=demonstration
-    )
-    embedders = {path.name: path.read_bytes() for _, path in members}
-    bundle = Bundle(manifest, embedders, sections, calibrations)
-    with closing(Detector(bundle, device=Device.CPU)) as detector:
-        canary = detector.record_canary(canary_waveforms(), min(sections), Domain.SOURCE)
-    return write_bundle(folder, Bundle(manifest, embedders, sections, calibrations, canary))
-
-
-def _reported(findings: Mapping[str, Mapping[str, int]]) -> dict[str, JsonValue]:
-    """What came out otherwise than asked for, by name: in the manifest, and for who trains."""
-    found: dict[str, JsonValue] = {}
-    for what, counts in findings.items():
-        if own := {name: count for name, count in counts.items() if count}:
-            _log.warning("%s: %s", what.replace("_", " "), ", ".join(f"{name} {n}" for name, n in own.items()))
-            found[what] = dict(own)
-    return found
-
-
-def canary_waveforms() -> NDArray[np.float32]:
-    """Two made sounds, (2, 160000): nobody's recordings travel in a bundle to prove that it loads."""
-    random = np.random.default_rng(2021)
-    time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE_HZ
-    hum = sum(0.1 / k * np.sin(2 * np.pi * 49.0 * k * time_s) for k in range(1, 20))
-    clicks = 0.3 * (np.sin(2 * np.pi * 3.0 * time_s) > 0.999) * random.normal(size=CLIP_SAMPLES)
-    noise = 0.02 * random.normal(size=(2, CLIP_SAMPLES))
-    return np.stack([hum + noise[0], clicks + 0.3 * hum + noise[1]]).astype(np.float32)
-
-
-def class_centers(snapshot: Snapshot) -> MemberCenters:
-    """The class centres of a snapshot by section and by attribute class; contrast classes have no section."""
-    return MemberCenters(
-        sections={SectionKey(*names): c for names, c in snapshot.section_centers.items() if len(names) == 2},
-        attributes=snapshot.attribute_centers,
-        sub_clusters=snapshot.network.sub_clusters,
-    )
-
-
-def _sound_of(store: FeatureStore, rows: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
-    """Mean and deviation of each mel band over the clips' frames, and the quantiles of their levels."""
-    total, square, frames = np.zeros(store.log_mels.shape[-1]), np.zeros(store.log_mels.shape[-1]), 0
-    for row in rows:
-        log_mel = store.log_mels[row].astype(np.float64)
-        total, square, frames = total + log_mel.sum(axis=0), square + (log_mel**2).sum(axis=0), frames + len(log_mel)
-    mean = total / frames
-    deviation = np.sqrt(np.maximum(0.0, square / frames - mean**2))
-    return mean, deviation, np.quantile(store.levels_dbfs[list(rows)], LEVEL_QUANTILES)
-
-
-def _manifest(
-    store: FeatureStore,
-    members: Sequence[tuple[Snapshot, Path]],
-    recipe: Recipe,
-    seed: int,
-    clips: Sequence[TrainingClip],
-    sections: Mapping[SectionKey, SectionModel],
-    calibrations: Mapping[CalibrationKey, SectionCalibration],
-    training_data: Mapping[str, JsonValue],
-    *,
-    demonstration: bool,
-) -> Manifest:
-    return Manifest(
-        demonstration=demonstration,
-        front_end=FrontEnd.from_spec(LogMelSpec()),
-        standardisation=Standardisation(mean=tuple(store.mean.tolist()), deviation=tuple(store.deviation.tolist())),
+    facts = common_facts(store, recipe, seed, training_data, demonstration=demonstration)
+    manifest = Manifest(
+        **facts,
         members=tuple(
             MemberEntry(
                 id=member_name(snapshot),
@@ -200,43 +125,79 @@ def _manifest(
             )
             for snapshot, path in members
         ),
-        machine_types={
-            machine_type: MachineTypeEntry(
-                loss=recipe.loss_of(machine_type),
-                sections={
-                    key.section: SectionEntry(
-                        domains=tuple(domain for domain in Domain if (key, domain) in calibrations),
-                        attributes=_attributes(clips, key),
-                        clips=ClipCounts(**{domain.value: _count(clips, key, domain) for domain in Domain}),
-                    )
-                    for key in sections
-                    if key.machine_type == machine_type
-                },
-            )
-            for machine_type in sorted({key.machine_type for key in sections})
-        },
+        machine_types=machine_types_of(clips, sections, calibrations, recipe.loss_of),
         target_smote=recipe.target_smote,
-        recipe={**recipe.as_json(), "seed": seed},
-        training_data=dict(training_data),
-        versions={"python": platform.python_version(), **_versions()},
     )
+    embedders = {path.name: path.read_bytes() for _, path in members}
+    return write_with_canary(folder, Bundle(manifest, embedders, sections, calibrations))
 
 
-def _count(clips: Sequence[TrainingClip], key: SectionKey, domain: Domain) -> int:
-    return sum((clip.recording.key, clip.recording.domain) == (key, domain) for clip in clips)
+def assemble_fused_bundle(
+    store: FeatureStore,
+    networks: Mapping[FoldNetwork, Path],
+    sections: Mapping[SectionKey, CompactSection],
+    calibrated: Mapping[CalibrationKey, Calibration],
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    *,
+    limited_epochs: Mapping[str, int],
+    curves: Mapping[str, Curve],
+    demonstration: bool,
+) -> Bundle:
+    """Write the bundle of fused systems: the networks of the serving folds, references and geometry, calibration.
+
+    Raises
+    ------
+    BundleError : where the bundle cannot be written.
+    """
+    calibrations = with_sounds(store, calibrated)
+    serving = {network: path for network, path in networks.items() if network.dealing is Dealing.CLIPS}
+    kinds = tuple(dict.fromkeys(network.kind for network in serving))
+    systems = dict.fromkeys(SYSTEM_OF[kind] for kind in (*kinds, SubSystem.F))
+    facts = common_facts(
+        store,
+        recipe,
+        seed,
+        {
+            "clips": len(store.clips),
+            "recordings": n_recordings(store.clips),
+            **_reported({"scale_limited_epochs": limited_epochs}),
+            "curves": _plain(curves),
+        },
+        demonstration=demonstration,
+    )
+    manifest = Manifest(
+        **facts,
+        systems=tuple(systems),
+        fusion="p_values",
+        fold_networks=tuple(FoldNetworkEntry(kind=network.kind, fold=network.fold) for network in serving),
+        machine_types=machine_types_of(store.clips, sections, calibrations, recipe.loss_of),
+    )
+    embedders = {
+        entry.file: path.read_bytes() for entry, path in zip(manifest.fold_networks, serving.values(), strict=True)
+    }
+    return write_with_canary(folder, Bundle(manifest, embedders, sections, calibrations))
 
 
-def _attributes(clips: Sequence[TrainingClip], key: SectionKey) -> tuple[str, ...]:
-    """Those of the section's source clips."""
-    own = (clip.recording for clip in clips if clip.recording.key == key)
-    return tuple(sorted({recording.attribute_name for recording in own if recording.domain is Domain.SOURCE}))
+def _plain(curves: Mapping[str, Curve]) -> dict[str, JsonValue]:
+    return {name: {column: [*values] for column, values in curve.items()} for name, curve in curves.items()}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            _log.debug("%s is not installed", library)
+def _reported(findings: Mapping[str, Mapping[str, int]]) -> dict[str, JsonValue]:
+    """What came out otherwise than asked for, by name: in the manifest, and for who trains."""
+    found: dict[str, JsonValue] = {}
+    for what, counts in findings.items():
+        if own := {name: count for name, count in counts.items() if count}:
+            _log.warning("%s: %s", what.replace("_", " "), ", ".join(f"{name} {n}" for name, n in own.items()))
+            found[what] = dict(own)
     return found
+
+
+def class_centers(snapshot: Snapshot) -> MemberCenters:
+    """The class centres of a snapshot by section and by attribute class; contrast classes have no section."""
+    return MemberCenters(
+        sections={SectionKey(*names): c for names, c in snapshot.section_centers.items() if len(names) == 2},
+        attributes=snapshot.attribute_centers,
+        sub_clusters=snapshot.network.sub_clusters,
+    )

@@ -51,7 +51,8 @@ _Name = TypeVar("_Name", SectionKey, AttributeClass)
 class MemberCenters:
     """What a network has learned of its classes: S = ``sub_clusters`` centres each, (S, 128), L2-normalised.
 
-    ``sections``: of each section. ``attributes``: of each attribute class; empty for a network without that head.
+    ``sections``: of each section; empty for a network that has heard none of them. ``attributes``: of each attribute
+    class; empty for a network without that head.
     """
 
     sections: Mapping[SectionKey, NDArray[np.floating[Any]]]
@@ -164,7 +165,7 @@ def fit_sections(
                 section = fit_mixture(
                     x[rows],
                     centers.sub_clusters,
-                    centers=centers.sections[key],
+                    centers=centers.sections[key] if centers.sections else None,
                     regularisation=regularisation,
                     seed=seed,
                 )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.errors import DataError
-from models.vocabulary import LossChoice, ThresholdRule
+from models.vocabulary import LossChoice, SubSystem, ThresholdRule
 from training.recipe import PAPER_LOSS_CHOICE, RECIPES, Backend, MixupLabels, Recipe, ScaleRule, ServedWeights
 
 
@@ -44,6 +44,13 @@ def _head(text: str) -> LossChoice:
     return head
 
 
+def _heard(text: str) -> SubSystem:
+    heard = SubSystem(text)
+    if heard is SubSystem.F:
+        raise ValueError
+    return heard
+
+
 SETTABLE: Mapping[str, tuple[Callable[[str], Any], str]] = MappingProxyType(
     {
         "scale": _one_of(ScaleRule),
@@ -58,6 +65,7 @@ SETTABLE: Mapping[str, tuple[Callable[[str], Any], str]] = MappingProxyType(
         ),
         "snapshots": _number(1, 16),
         "backend": _one_of(Backend),
+        "fold_networks": (_several(_heard), "A, L and R, as in A,L,R: R adds the paper's ResNets to 'plant'"),
         "target_smote": _number(0, 50),
     }
 )

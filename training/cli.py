@@ -102,6 +102,21 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _extend(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.extend import extend
+    from training.features import count_clips
+    from training.recordings import training_recordings
+
+    recordings = training_recordings(_recordings(options))
+    with tqdm(total=2 * count_clips(recordings, contrast=False), unit="clip", desc="extend", leave=False) as bar:
+        bundle = extend(options.old, recordings, options.bundle, options.work, advance=bar.update)
+    sections = ", ".join(f"{one.machine_type} {one.section}" for one in sorted({each.key for each in recordings}))
+    print(f"{options.bundle}: written, bundle {bundle.id}, with {sections}. Serve it in place of the old one.")
+    return 0
+
+
 def _study(options: argparse.Namespace) -> int:
     from training.study.clips import divide
     from training.study.plan import STEPS
@@ -198,6 +213,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "manifest": _manifest,
     "check": _check,
     "train": _train,
+    "extend": _extend,
     "baseline": _baseline,
     "study": _study,
     "evaluate": _evaluate,

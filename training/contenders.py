@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from models.audio import Clip
 from models.detector import Detector
-from models.encoder import Device
-from models.scoring import score_section
-from models.systems import Features
-from models.vocabulary import Domain, LossChoice, SectionKey
+from models.encoder import EMBEDDING_SIZE, Device
+from models.scoring import SectionModel, score_section
+from models.systems import Embeddings, Features, joined, split
+from models.vocabulary import Domain, LossChoice, SectionKey, SubSystem
 from training.progress import Advance
 from training.recordings import Recording
 from training.scored import PartKind, PartName, Scored, SystemName
@@ -27,6 +27,9 @@ BATCH_WINDOWS = 32
 
 Watch = Callable[[Scored, NDArray[np.float32]], None]
 """Sees a clip and its windows' embeddings, (windows, members of its type, 128), which nobody else keeps."""
+
+_UNHEARD = np.zeros((1, 1, EMBEDDING_SIZE), np.float32)
+"""What is watched of a clip that no network hears: a bundle of the dynamics alone has no map."""
 
 _SHOWN_NAMES = 6
 
@@ -120,12 +123,12 @@ class BundleContender:
         """Encode clips of one machine type together, and assess each."""
         if not analysed:
             return
-        log_mels = np.concatenate([one.features.log_mels for one in analysed])
-        embeddings = self._detector.encode(log_mels, analysed[0].cut.recording.machine_type)
-        first = 0
-        for one in analysed:
-            own = embeddings[first : first + len(one.features.log_mels)]
-            first += len(own)
+        inputs = joined([self._detector.inputs(one.features) for one in analysed])
+        embeddings = split(
+            self._detector.encode(inputs, analysed[0].cut.recording.machine_type),
+            [len(one.features.log_mels) for one in analysed],
+        )
+        for one, own in zip(analysed, embeddings, strict=True):
             key, domain = one.cut.recording.key, one.cut.recording.domain
             assessment = self._detector.assess(key, domain, one.cut.clip, one.features, own)
             terms = [system.terms for system in assessment.systems.values()]
@@ -142,21 +145,23 @@ class BundleContender:
                 parts={**parts, **self._losses(key, domain, one.features, own)},
             )
             if self._watch is not None:
-                self._watch(scored, own)
+                self._watch(scored, np.concatenate(list(own.values()), axis=1) if own else _UNHEARD)
             yield scored
 
     def _losses(
-        self, key: SectionKey, domain: Domain, features: Features, embeddings: NDArray[np.float32]
+        self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings
     ) -> Mapping[PartName, float]:
         """Anomaly scores of the members of each loss apart, of those that score the machine type (Table 4)."""
         model = self._detector.bundle.sections[key]
+        if not isinstance(model, SectionModel):  # fused systems are trained with both losses at once
+            return {}
         places: defaultdict[LossChoice, list[int]] = defaultdict(list)
         for place, member in enumerate(self._detector.members_of(key.machine_type)):
             places[self._detector.bundle.manifest.members[member].heads].append(place)
         scores = {}
         for loss, own in places.items():
             part = replace(model, members=tuple(model.members[place] for place in own))
-            terms = score_section(part, embeddings[:, own], features.t_max, domain)
+            terms = score_section(part, embeddings[SubSystem.R][:, own], features.t_max, domain)
             scores[PartKind.LOSS, loss.value] = float(np.mean(terms.anomaly_score))
         return scores
 

@@ -6,7 +6,7 @@ does the work.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -40,8 +40,7 @@ def member_name(snapshot: Snapshot) -> str:
 
 def export_embedder(
     snapshot: Snapshot,
-    mean: NDArray[np.float64],
-    deviation: NDArray[np.float64],
+    build: Callable[[], keras.Model],
     path: Path,
     probe: NDArray[np.float32],
 ) -> float:
@@ -49,9 +48,9 @@ def export_embedder(
 
     Parameters
     ----------
-    mean, deviation : (128,) dB, the standardisation.
+    build : makes the network, untrained; must pickle, for it may be called in another process.
     path : the file to write; written whole or not at all.
-    probe : (clips, 313, 128) dB log-mels on which both must agree.
+    probe : (clips, ...) inputs on which both must agree.
 
     Returns
     -------
@@ -62,9 +61,9 @@ def export_embedder(
     BundleError : where they differ by more than `TOLERANCE`.
     """
     if keras.backend.backend() == "tensorflow":
-        return _export(snapshot, mean, deviation, path, probe)
+        return _export(snapshot, build, path, probe)
     with _tensorflow_for_children(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_export, snapshot, mean, deviation, path, probe).result()
+        return pool.submit(_export, snapshot, build, path, probe).result()
 
 
 @contextmanager
@@ -83,8 +82,7 @@ def _tensorflow_for_children() -> Iterator[None]:
 
 def _export(
     snapshot: Snapshot,
-    mean: NDArray[np.float64],
-    deviation: NDArray[np.float64],
+    build: Callable[[], keras.Model],
     path: Path,
     probe: NDArray[np.float32],
 ) -> float:
@@ -92,18 +90,16 @@ def _export(
     import tensorflow as tf
     import tf2onnx
 
-    from training.networks import build_embedder
-
     with tf.device("/CPU:0"):  # a GPU's TF32 would differ from the exact result by more than the tolerance
-        embedder = build_embedder(mean.tolist(), deviation.tolist())
+        embedder = build()
         for variable, value in zip(embedder.variables, snapshot.weights, strict=True):
             variable.assign(value)
         expected = np.asarray(embedder(probe, training=False))
-    signature = (tf.TensorSpec((None, *probe.shape[1:]), tf.float32, name="log_mel"),)
+    signature = (tf.TensorSpec((None, *probe.shape[1:]), tf.float32, name=embedder.inputs[0].name),)
     model, _ = tf2onnx.convert.from_keras(embedder, input_signature=signature, opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "clips"
-    model.graph.name = member_name(snapshot)
+    model.graph.name = path.stem
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     found = session.run(None, {model.graph.input[0].name: probe})[0]

@@ -21,8 +21,11 @@ import soxr
 from numpy.typing import NDArray
 
 from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, decode, first_clip, silent_cuts_s
+from models.compact import INPUT_SIZES
 from models.errors import AudioError, DataError, NotTrainable
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec, log_mel
+from models.statistics import log_mel_and_statistics
+from models.vocabulary import SubSystem
 from training.parallel import spread
 from training.recordings import Recording
 from training.storage import write_atomically
@@ -34,8 +37,9 @@ _FLUSH_RECORDINGS = 128
 _UNTOLD_FRAMES = 0x7F00_0000
 """A header written to a pipe tells no length, or about so many bytes or frames: count what is there."""
 
+N_STATISTICS = sum(INPUT_SIZES.values())
 _ROW = np.dtype([("sha256", "S64"), ("level_dbfs", "<f8")])
-_LOG_MELS, _ROWS = "log_mels.npy", "rows.npy"
+_LOG_MELS, _STATISTICS, _ROWS = "log_mels.npy", "statistics.npy", "rows.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class TrainingClip:
 class FeatureStore:
     """The features of all training clips.
 
-    ``log_mels``: (clips, 313, 128) float32 dB, memory-mapped, read-only. ``mean``, ``deviation``: (128,) float64 dB
+    ``log_mels``: (clips, 313, 128) float32 dB, memory-mapped, read-only; likewise ``statistics``: (clips, 1704), A's
+    inputs and then L's, None where they were not asked for. ``mean``, ``deviation``: (128,) float64 dB
     over all frames of the clips at their own speed, ddof 0.
     ``levels_dbfs``: (clips,). ``digest``: of all contents together.
     """
@@ -62,6 +67,15 @@ class FeatureStore:
     deviation: NDArray[np.float64]
     levels_dbfs: NDArray[np.float64]
     digest: str
+    statistics: NDArray[np.float32] | None = None
+
+    def inputs(self, kind: SubSystem) -> NDArray[np.float32]:
+        """What a kind of network takes of all clips, (clips, ...)."""
+        if kind is SubSystem.R:
+            return self.log_mels
+        assert self.statistics is not None, "features without statistics"
+        split = INPUT_SIZES[SubSystem.A]
+        return self.statistics[:, :split] if kind is SubSystem.A else self.statistics[:, split:]
 
 
 def training_clips(recordings: Iterable[Recording], *, contrast: bool) -> list[TrainingClip]:
@@ -109,6 +123,7 @@ def extract_features(
     *,
     spec: LogMelSpec,
     contrast: bool,
+    statistics: bool = False,
     workers: int | None,
     advance: Callable[[int], None],
 ) -> FeatureStore:
@@ -119,6 +134,7 @@ def extract_features(
     recordings : those to train on.
     folder : where stores are kept.
     contrast : whether copies at `CONTRAST_SPEEDS` join each clip.
+    statistics : whether the clips' statistics are wanted too.
     workers : processes; None is one a core.
     advance : called with the number of clips done, those of an earlier run included.
 
@@ -130,11 +146,14 @@ def extract_features(
     clips = training_clips(recordings, contrast=contrast)
     if not clips:
         raise NotTrainable("There are no recordings to compute features of. Add normal recordings for training.")
-    store = folder / _store_name(clips, spec)
+    store = folder / (_store_name(clips, spec) + ("-statistics" if statistics else ""))
     store.mkdir(parents=True, exist_ok=True)
     log_mels = _open(store / _LOG_MELS, np.dtype(np.float32), (len(clips), N_FRAMES, N_MELS))
+    maps = [log_mels]
+    if statistics:
+        maps.append(_open(store / _STATISTICS, np.dtype(np.float32), (len(clips), N_STATISTICS)))
     rows = _open(store / _ROWS, _ROW, (len(clips),))
-    _compute(_tasks(clips, rows, spec, store), log_mels, rows, workers, advance)
+    _compute(_tasks(clips, rows, spec, store), maps, rows, workers, advance)
     digest = hashlib.sha256(np.asarray(rows).tobytes()).hexdigest()
     mean, deviation = _standardisation(store / "standardisation.npz", clips, log_mels, digest)
     return FeatureStore(
@@ -144,6 +163,7 @@ def extract_features(
         deviation=deviation,
         levels_dbfs=np.array(rows["level_dbfs"]),
         digest=digest,
+        statistics=np.load(store / _STATISTICS, mmap_mode="r") if statistics else None,
     )
 
 
@@ -210,7 +230,7 @@ def _tasks(clips: Sequence[TrainingClip], rows: np.memmap, spec: LogMelSpec, sto
 
 def _compute(
     tasks: Sequence[_Task],
-    log_mels: np.memmap,
+    maps: Sequence[np.memmap],
     rows: np.memmap,
     workers: int | None,
     advance: Callable[[int], None],
@@ -219,7 +239,8 @@ def _compute(
     written: list[_Done] = []
 
     def settle() -> None:
-        log_mels.flush()  # the pages that workers have written too: they are the file's
+        for features in maps:
+            features.flush()  # the pages that workers have written too: they are the file's
         for done in written:
             rows["level_dbfs"][done.task.rows] = done.levels_dbfs
             rows["sha256"][done.task.rows] = done.sha256.encode()
@@ -260,10 +281,15 @@ def _extract(task: _Task) -> _Done:
         return _Done(task, problem=silence([start / SAMPLE_RATE_HZ for start in silent]))
     np.lib.format.open_memmap(task.store / _ROWS, mode="r+")["sha256"][task.rows] = b""
     log_mels = np.lib.format.open_memmap(task.store / _LOG_MELS, mode="r+")
+    statistics = (task.store / _STATISTICS).exists() and np.lib.format.open_memmap(task.store / _STATISTICS, mode="r+")
     levels_dbfs = []
     for row, (start, speed) in enumerate(task.cuts, task.first):
         clip = cut(waveform, start, speed)
-        log_mels[row] = log_mel(clip, task.spec)
+        if statistics is False:
+            log_mels[row] = log_mel(clip, task.spec)
+        else:
+            log_mels[row], own = log_mel_and_statistics(clip, task.spec)
+            statistics[row] = np.concatenate([own.statics_and_dynamics, own.lin])
         power = float(np.mean(np.square(clip, dtype=np.float64)))
         levels_dbfs.append(10.0 * float(np.log10(max(power, 1e-20))))
     return _Done(task, sha256, tuple(levels_dbfs))

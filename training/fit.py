@@ -9,12 +9,14 @@ serve is decided when it is read.
 
 import logging
 import math
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -22,12 +24,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
-from models.frontend import N_FRAMES, N_MELS
 from models.vocabulary import LossChoice
 from training.curves import HISTORY_COLUMNS, Curve, thin
 from training.features import FeatureStore
 from training.labels import HeadClass, Labels
-from training.losses import SCALE_LIMIT, SubClusterAdaCos
+from training.losses import SubClusterAdaCos
 from training.mixup import mixup, mixup_labels
 from training.networks import build_embedder
 from training.recipe import Network, Recipe, Schedule, ServedWeights
@@ -37,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 LIMIT_PATIENCE = 10
 """A snapshot due within so many epochs after a scale reached its limit waits, so many epochs at most."""
+
+CHECKPOINT_S = 1.0
+"""Epochs shorter than this share a checkpoint: writing one to the disk must not cost more than an epoch."""
 
 AVERAGED_STEPS = 4
 """The running average takes in every fourth step."""
@@ -65,24 +69,49 @@ class Snapshot:
     attribute_centers: dict[HeadClass, NDArray[np.float32]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What a network learns from.
+
+    ``inputs``: (clips, ...) float32, may be a memory map; for an embedder (clips, 313, 128) dB. ``rows``: those of its
+    clips that are learned from, (n,). ``labels``: of all its clips. ``build``: makes the network, untrained.
+    """
+
+    inputs: NDArray[np.float32]
+    rows: NDArray[np.intp]
+    labels: Labels
+    build: Callable[[], keras.Model]
+
+    @classmethod
+    def of_store(cls, store: FeatureStore, labels: Labels) -> Self:
+        """All clips' log-mels, for an embedder."""
+        build = partial(build_embedder, store.mean.tolist(), store.deviation.tolist())
+        return cls(store.log_mels, np.arange(len(store.clips)), labels, build)
+
+
+def wanted_heads(labels: Labels, network: Network) -> dict[str, tuple[HeadClass, ...]]:
+    """The classes of each head that has something to tell apart."""
+    heads = {"sections": labels.section_classes}
+    if network.heads is LossChoice.BOTH_HEADS:
+        heads["attributes"] = labels.attribute_classes
+    return {name: classes for name, classes in heads.items() if len(classes) > 1}
+
+
 def build_training_model(
     embedder: keras.Model, labels: Labels, network: Network, recipe: Recipe
 ) -> tuple[keras.Model, list[SubClusterAdaCos]]:
     """Mixup, embedder and heads as one graph, compiled.
 
-    Takes [log-mels (clips, 313, 128) dB, mixup weights (clips, 1), section ids (clips,), attribute ids (clips,)] and
-    gives the loss of each clip from each head; the total is their sum plus the regularisation of the kernels.
+    Takes [inputs (clips, ...) of the embedder, mixup weights (clips, 1), a head's class ids (clips,) ...] and gives the
+    loss of each clip from each head; the total is their sum plus the regularisation of the kernels.
     """
-    log_mels = keras.Input((N_FRAMES, N_MELS), name="log_mels")
+    sounds = keras.Input(embedder.input_shape[1:], name="inputs")
     weights = keras.Input((1,), name="mixup_weights")
-    embedding = embedder(mixup(log_mels, weights))
-    inputs, losses, heads = [log_mels, weights], [], []
-    wanted = [("sections", labels.section_classes)]
-    if network.heads is LossChoice.BOTH_HEADS:
-        wanted.append(("attributes", labels.attribute_classes))
-    for name, classes in wanted:
+    embedding = embedder(mixup(sounds, weights))
+    inputs, losses, heads = [sounds, weights], [], []
+    for name, classes in wanted_heads(labels, network).items():
         ids = keras.Input((), dtype="int32", name=f"{name}_ids")
-        head = SubClusterAdaCos(len(classes), network.sub_clusters, recipe.scale, name=name)
+        head = SubClusterAdaCos(len(classes), network.sub_clusters, recipe.scale, recipe.scale_range, name=name)
         mixed = mixup_labels(ops.one_hot(ids, len(classes)), weights, recipe.mixup_labels)
         losses.append(head(embedding, mixed))
         inputs.append(ids)
@@ -122,26 +151,27 @@ def network_seed(seed: int, network: Network) -> int:
 
 
 def batches(
-    store: FeatureStore, labels: Labels, recipe: Recipe, schedule: Schedule, seed: int, epoch: int
+    lesson: Lesson, network: Network, recipe: Recipe, schedule: Schedule, seed: int, epoch: int
 ) -> Iterator[tuple[NDArray[Any], ...]]:
-    """The epoch's batches, read one ahead: (log-mels, mixup weights, section ids, attribute ids)."""
+    """The epoch's batches, read one ahead: (inputs, mixup weights, each head's class ids)."""
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(len(store.clips))[: schedule.epoch_steps * recipe.batch_size]
+    order = lesson.rows[random.permutation(len(lesson.rows))[: schedule.epoch_steps * recipe.batch_size]]
     shares = random.uniform(size=(len(order), 1)).astype(np.float32)
+    ids = {"sections": lesson.labels.section_ids, "attributes": lesson.labels.attribute_ids}
+    own_ids = [ids[name] for name in wanted_heads(lesson.labels, network)]
 
     def read(start: int) -> tuple[NDArray[Any], ...]:
         rows = order[start : start + recipe.batch_size]
         in_file_order = np.argsort(rows)
-        log_mels = np.empty((len(rows), N_FRAMES, N_MELS), np.float32)
-        log_mels[in_file_order] = store.log_mels[rows[in_file_order]]
-        return (
-            log_mels,
-            shares[start : start + recipe.batch_size],
-            labels.section_ids[rows],
-            labels.attribute_ids[rows],
-        )
+        inputs = np.empty((len(rows), *lesson.inputs.shape[1:]), np.float32)
+        inputs[in_file_order] = lesson.inputs[rows[in_file_order]]
+        return inputs, shares[start : start + recipe.batch_size], *(own[rows] for own in own_ids)
 
-    starts = range(0, len(order), recipe.batch_size)
+    starts = [
+        start
+        for start in range(0, len(order), recipe.batch_size)
+        if len(order) - start >= min(recipe.least_batch, len(order))
+    ]
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, starts[0])
         for start in starts[1:]:
@@ -151,8 +181,7 @@ def batches(
 
 
 def fit_network(
-    store: FeatureStore,
-    labels: Labels,
+    lesson: Lesson,
     network: Network,
     recipe: Recipe,
     folder: Path,
@@ -171,29 +200,35 @@ def fit_network(
     ------
     TrainingDiverged : where the loss or a scale is not finite.
     """
-    schedule = recipe.schedule(len(store.clips))
+    schedule = recipe.schedule(len(lesson.rows))
     paths = [folder / "snapshots" / f"{due:05d}.npz" for due in schedule.snapshot_epochs]
     if all(path.exists() for path in paths):
         advance(schedule.steps)
         return paths
     seed = network_seed(seed, network)
     keras.utils.set_random_seed(seed)
-    embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
-    model, heads = build_training_model(embedder, labels, network, recipe)
+    embedder = lesson.build()
+    model, heads = build_training_model(embedder, lesson.labels, network, recipe)
     average = RunningAverage([*embedder.variables, *(head.centers for head in heads)])
     history = _restore(model, average, folder / "checkpoint.npz")
     epoch = len(history)
     advance(min(epoch, schedule.epochs) * schedule.epoch_steps)
+    saved = -math.inf
     while not all(path.exists() for path in paths):
         epoch += 1
-        read = batches(store, labels, recipe, schedule, seed, epoch)
-        row = _train_epoch(model, heads, read, epoch, average, advance)
+        read = batches(lesson, network, recipe, schedule, seed, epoch)
+        row = _train_epoch(model, heads, read, epoch, average, advance, limit=recipe.scale_range[1])
         history = np.concatenate([history, row[None]])
         limited = bool(history[-LIMIT_PATIENCE:, -1].any())
+        taken = False
         for due, path in zip(schedule.snapshot_epochs, paths, strict=True):
             if not path.exists() and takes_snapshot(epoch, due, limited=limited):
-                _save_snapshot(path, embedder, heads, average, labels, epoch=epoch, limited=limited or epoch > due)
-        _save_checkpoint(folder / "checkpoint.npz", model, average, history)
+                waited = limited or epoch > due
+                _save_snapshot(path, embedder, heads, average, lesson.labels, epoch=epoch, limited=waited)
+                taken = True
+        if taken or time.monotonic() - saved >= CHECKPOINT_S:
+            _save_checkpoint(folder / "checkpoint.npz", model, average, history)
+            saved = time.monotonic()
     return paths
 
 
@@ -221,12 +256,14 @@ def _train_epoch(
     epoch: int,
     average: RunningAverage,
     advance: Callable[[int], None],
+    *,
+    limit: float,
 ) -> NDArray[np.float64]:
     """One row of `HISTORY_COLUMNS`: mean losses, the scales after the epoch, and whether a scale met its limit."""
     losses, limited = [], False
-    for log_mels, shares, *ids in epoch_batches:
-        nothing = np.zeros(len(log_mels), np.float32)
-        results = model.train_on_batch([log_mels, shares, *ids[: len(heads)]], [nothing] * len(heads))
+    for inputs, shares, *ids in epoch_batches:
+        nothing = np.zeros(len(inputs), np.float32)
+        results = model.train_on_batch([inputs, shares, *ids], [nothing] * len(heads))
         loss = [float(value) for value in np.atleast_1d(np.asarray(results, np.float64))]
         scales = [float(head.scale) for head in heads]
         if not all(math.isfinite(value) for value in (*loss, *scales)):
@@ -234,15 +271,18 @@ def _train_epoch(
                 f"Training diverged in epoch {epoch}: losses {loss}, AdaCos scales {scales}. "
                 "Check the recordings with 'python -m training check', or train with --set scale=fixed."
             )
-        limited |= any(scale >= SCALE_LIMIT for scale in scales)
+        limited |= any(scale >= limit for scale in scales)
         losses.append(loss)
         average.step()
         advance(1)
     mean = np.mean(losses, axis=0)
     _log.info("epoch %d: losses %s, AdaCos scales %s", epoch, mean.round(4).tolist(), np.round(scales, 3).tolist())
     by_head = mean[1:] if len(heads) > 1 else mean[:1]  # Keras names a lone output's loss only as the total
-    attribute = (by_head[1], scales[1]) if len(heads) > 1 else (math.nan, math.nan)
-    return np.array([epoch, mean[0], by_head[0], attribute[0], scales[0], attribute[1], limited], np.float64)
+    found = {head.name: (loss, scale) for head, loss, scale in zip(heads, by_head, scales, strict=True)}
+    (section, section_scale), (attribute, attribute_scale) = (
+        found.get(name, (math.nan, math.nan)) for name in ("sections", "attributes")
+    )
+    return np.array([epoch, mean[0], section, attribute, section_scale, attribute_scale, limited], np.float64)
 
 
 def _variables(model: keras.Model) -> list[Any]:

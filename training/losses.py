@@ -10,10 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from training.recipe import ScaleRule
-
-SCALE_LIMIT = 64.0
-"""The published scale grows without bound once the batch's best cosine passes 0.707: it stops here."""
+from training.recipe import SCALE_RANGE, ScaleRule
 
 
 def initial_scale(n_classes: int, sub_clusters: int) -> float:
@@ -28,7 +25,9 @@ def initial_scale(n_classes: int, sub_clusters: int) -> float:
     return max(1.0, math.sqrt(2.0) * math.log(n_classes * sub_clusters - 1))
 
 
-def adapted_scale(scale: Any, cosines: Any, labels: Any, sub_clusters: int) -> Any:
+def adapted_scale(
+    scale: Any, cosines: Any, labels: Any, sub_clusters: int, scale_range: tuple[float, float] = SCALE_RANGE
+) -> Any:
     """The scale for this step, from the batch at the last one's: s <- L / cos(min(pi/4, theta_med)).
 
     M = max(s cos), L = M + ln(mean over clips of the sum over all columns of exp(s cos - M)); theta_med is the median
@@ -36,7 +35,7 @@ def adapted_scale(scale: Any, cosines: Any, labels: Any, sub_clusters: int) -> A
 
     Parameters
     ----------
-    scale : scalar; cosines : (clips, C*S); labels : (clips, C).
+    scale : scalar; cosines : (clips, C*S); labels : (clips, C); scale_range : what it is held to.
     """
     logits = scale * cosines
     largest = ops.max(logits)
@@ -44,7 +43,7 @@ def adapted_scale(scale: Any, cosines: Any, labels: Any, sub_clusters: int) -> A
     angles = ops.arccos(ops.clip(cosines, -1.0, 1.0))
     own = ops.sum(ops.repeat(labels, sub_clusters, axis=1) * angles, axis=1)
     median = ops.median(own)
-    return ops.minimum(log_mean / ops.cos(ops.minimum(math.pi / 4.0, median)), SCALE_LIMIT)
+    return ops.clip(log_mean / ops.cos(ops.minimum(math.pi / 4.0, median)), *scale_range)
 
 
 def class_log_probabilities(scale: Any, cosines: Any, sub_clusters: int) -> Any:
@@ -63,10 +62,16 @@ class SubClusterAdaCos(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, n_classes: int, sub_clusters: int, scale_rule: ScaleRule = ScaleRule.PUBLISHED, **options: Any
+        self,
+        n_classes: int,
+        sub_clusters: int,
+        scale_rule: ScaleRule = ScaleRule.PUBLISHED,
+        scale_range: tuple[float, float] = SCALE_RANGE,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.n_classes, self.sub_clusters, self.scale_rule = n_classes, sub_clusters, scale_rule
+        self.n_classes, self.sub_clusters = n_classes, sub_clusters
+        self.scale_rule, self.scale_range = scale_rule, scale_range
 
     def build(self, embedding_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...]) -> None:  # noqa: ARG002 - Keras asks for it by name
         """Make the centres and the scale."""
@@ -87,7 +92,7 @@ class SubClusterAdaCos(keras.layers.Layer):  # type: ignore[misc]
         cosines = ops.matmul(ops.normalize(embedding, axis=-1), ops.normalize(self.centers, axis=0))
         scale = ops.convert_to_tensor(self.scale)
         if training and self.scale_rule is ScaleRule.PUBLISHED:
-            scale = adapted_scale(scale, ops.stop_gradient(cosines), labels, self.sub_clusters)
+            scale = adapted_scale(scale, ops.stop_gradient(cosines), labels, self.sub_clusters, self.scale_range)
             self.scale.assign(scale)
         return -ops.sum(labels * class_log_probabilities(scale, cosines, self.sub_clusters), axis=1)
 

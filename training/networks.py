@@ -1,4 +1,4 @@
-"""The modified ResNet of the paper's Table 1, in Keras 3's backend-neutral operations.
+"""The networks, in Keras 3's backend-neutral operations: the paper's ResNet of Table 1, and small ones on statistics.
 
 Conventions: an embedder takes raw log-mel spectrograms, (clips, 313, 128) dB, and standardises them itself, so that the
 exported graph carries its own standardisation. It gives (clips, 128) linear embeddings, not normalised.
@@ -19,6 +19,8 @@ from models.frontend import N_FRAMES, N_MELS
 EMBEDDING_SIZE = 128
 _L2 = 1e-5
 _SLOPE = 0.1
+_STATISTICS_FLOOR = 1e-6
+"""Added to the deviations of statistics, one of which may hardly vary over the clips of a small plant."""
 
 
 @keras.saving.register_keras_serializable(package="earwitness")
@@ -38,6 +40,10 @@ class Standardisation(layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """What Keras needs to make the layer again."""
         return {**super().get_config(), "mean": self.mean, "deviation": self.deviation}
+
+
+def _dense(x: KerasTensor, size: int, name: str) -> KerasTensor:
+    return layers.Dense(size, kernel_regularizer=keras.regularizers.L2(_L2), name=name)(x)
 
 
 def _convolution(x: KerasTensor, channels: int, size: int, name: str, strides: int = 1) -> KerasTensor:
@@ -94,5 +100,21 @@ def build_embedder(mean: Sequence[float], deviation: Sequence[float]) -> keras.M
         x = _residual_unit(x, channels, f"block_{block}_unit_2", downsample=False)
     x = layers.MaxPooling2D((10, 1), name="temporal_maximum")(x)  # 1 x 4 x 128
     x = layers.Reshape((512,), name="flatten")(x)
-    x = layers.Dense(EMBEDDING_SIZE, kernel_regularizer=keras.regularizers.L2(_L2), name="representation")(x)
+    x = _dense(x, EMBEDDING_SIZE, "representation")
     return keras.Model(log_mel, x, name="embedder")
+
+
+def build_statistics_network(mean: Sequence[float], deviation: Sequence[float]) -> keras.Model:
+    """A network on a clip's statistics: (clips, d) -> (clips, 128), two hidden layers of 256.
+
+    Parameters
+    ----------
+    mean, deviation : (d,) of the statistics over the training clips.
+    """
+    statistics = keras.Input((len(mean),), name="statistics")
+    x = Standardisation(mean, [value + _STATISTICS_FLOOR for value in deviation], name="standardisation")(statistics)
+    for layer in (1, 2):
+        x = _dense(x, 256, f"dense_{layer}")
+        x = _normalise(_rectify(x, f"rectify_{layer}"), f"normalise_{layer}")
+    x = _dense(x, EMBEDDING_SIZE, "representation")
+    return keras.Model(statistics, x, name="statistics_network")

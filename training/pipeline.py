@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,20 +22,26 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from models.compact import FOLDS
 from models.encoder import EMBEDDING_SIZE, Device, Encoder
-from models.errors import BundleError, DataError, NotTrainable
+from models.errors import BundleError, DataError
 from models.frontend import LogMelSpec
-from models.vocabulary import Domain, LossChoice, Split
-from training.assemble import assemble_bundle
+from models.vocabulary import LossChoice
+from training.assemble import assemble_bundle, assemble_fused_bundle
 from training.choices import departures
+from training.curves import Curve
 from training.export import export_embedder, member_name
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
-from training.fit import Snapshot, fit_network, limited_epochs, load_snapshot, training_curve
-from training.labels import Labels, label, needs_contrast
+from training.fit import Lesson, Snapshot, fit_network, limited_epochs, load_snapshot, training_curve
+from training.labels import label, needs_contrast
+from training.networks import build_embedder
 from training.parallel import cores
+from training.plant import deal, dealings, fold_networks, hear, lesson
 from training.progress import Advance, Progress, Stage, as_duration, step_s
-from training.recipe import Network, Recipe, Schedule
-from training.recordings import Recording
+from training.recipe import Backend, Dealing, FoldNetwork, Network, Recipe, Schedule
+from training.recordings import Recording, training_recordings
+from training.references import calibrate as calibrate_references
+from training.references import fit_sections as fit_references
 from training.storage import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -75,7 +81,15 @@ class Run:
     @cached_property
     def contrast(self) -> bool:
         """Whether a head would have a single class, so that copies at other speeds join the training."""
+        if self.recipe.backend is Backend.FOLDS:
+            return False  # the dynamics need nothing to be told apart from
         return needs_contrast(self.recordings, attribute_head=LossChoice.BOTH_HEADS in self.recipe.heads)
+
+    @cached_property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks to train: with the back end `folds` none where they would have nothing to tell apart."""
+        alone = len({recording.attribute_class for recording in self.recordings}) < 2
+        return () if alone and self.recipe.backend is Backend.FOLDS else self.recipe.networks
 
     @cached_property
     def n_clips(self) -> int:
@@ -84,30 +98,33 @@ class Run:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """Each network's schedule."""
-        return self.recipe.schedule(self.n_clips)
+        """Each network's schedule; one that leaves a fold out hears about four clips of five."""
+        folds = FOLDS if self.recipe.backend is Backend.FOLDS else 0
+        return self.recipe.schedule(self.n_clips * (folds - 1) // folds if folds else self.n_clips)
 
     @property
     def snapshot_paths(self) -> Iterator[tuple[Network, Path]]:
         """Each network's snapshots, in the order of the members."""
-        for network in self.recipe.networks:
+        for network in self.networks:
             for due in self.schedule.snapshot_epochs:
                 yield network, self.work / "networks" / network.name / "snapshots" / f"{due:05d}.npz"
 
     def stages(self, until: Until = Until.BUNDLE) -> list[Stage]:
         """What a run up to ``until`` does, with estimated times on this machine."""
-        members = len(self.recipe.networks) * self.recipe.snapshots
+        members = len(self.networks) * self.recipe.snapshots
         own_clips = self.n_clips // (1 + len(CONTRAST_SPEEDS) * self.contrast)
-        step = step_s(self.recipe.batch_size)
         stages = [
             (Until.FEATURES, Stage("features", self.n_clips, 0.02 / cores())),
             *(
-                (Until.FIT, Stage(f"network {network.name}", self.schedule.steps, step))
-                for network in self.recipe.networks
+                (
+                    Until.FIT,
+                    Stage(f"network {network.name}", self.schedule.steps, step_s(network, self.recipe.batch_size)),
+                )
+                for network in self.networks
             ),
-            (Until.EXPORT, Stage("export", members, 5.0)),
+            (Until.EXPORT, Stage("export", members, 1.0 if self.recipe.backend is Backend.FOLDS else 5.0)),
             (Until.BUNDLE, Stage("embeddings", own_clips, 0.002 * members)),
-            (Until.BUNDLE, Stage("mixtures", 2 * own_clips, 0.008 * members)),
+            (Until.BUNDLE, Stage("back end", 2 * own_clips, 0.008 * max(1, members))),
         ]
         return [stage for place, stage in stages if place <= until]
 
@@ -119,7 +136,7 @@ class Run:
             f"device    {device}",
             f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
             + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
-            f"recipe    {self.recipe.name}: {len(self.recipe.networks)} networks, {self.schedule.epochs} epochs of "
+            f"recipe    {self.recipe.name}: {len(self.networks)} networks, {self.schedule.epochs} epochs of "
             f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}"
             + "".join(f", {departure}" for departure in departures(self.recipe)),
             f"work      {self.work}",
@@ -127,27 +144,6 @@ class Run:
             f"in all about {as_duration(sum(stage.estimate_s for stage in stages))}, less what is already done",
         ]
         return "\n".join(lines)
-
-
-def training_recordings(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
-    """The recordings to train on.
-
-    Raises
-    ------
-    NotTrainable : where there are none, or none of a section's usual condition.
-    """
-    training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
-    if not training:
-        raise NotTrainable(
-            f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
-            "folders, or say 'train' in the manifest's column 'split'."
-        )
-    if all(recording.domain is Domain.TARGET for recording in training):
-        raise NotTrainable(
-            f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
-            "'source' recordings, those of its usual condition: say 'source' of them."
-        )
-    return training
 
 
 def train(
@@ -169,37 +165,106 @@ def train(
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
         _refuse_closed_place(bundle)
+    fused = run.recipe.backend is Backend.FOLDS
     with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
             run.recordings,
             run.work / "features",
             spec=LogMelSpec(),
             contrast=run.contrast,
+            statistics=fused,
             workers=workers,
             advance=progress.stage("features"),
         )
         _claim(run, store)
-        labels = label(store.clips)
         if until >= Until.FIT:
-            _fit(run, store, labels, progress)
-        if until >= Until.EXPORT:
-            members = _export(run, store, progress.stage("export"))
-        if until >= Until.BUNDLE:
-            assert bundle is not None
-            embeddings = _embed(run, store, members, progress.stage("embeddings"))
-            networks = {network.name: run.work / "networks" / network.name for network in run.recipe.networks}
-            assemble_bundle(
-                store,
-                members,
-                embeddings,
-                run.recipe,
-                run.seed,
-                bundle,
-                limited_epochs={name: limited_epochs(folder) for name, folder in networks.items()},
-                curves={name: training_curve(folder) for name, folder in networks.items()},
-                demonstration=demonstration,
-                advance=progress.stage("mixtures"),
-            )
+            go_on = _train_fused if fused else _train_ensemble
+            go_on(run, store, progress, bundle, until=until, demonstration=demonstration)
+
+
+def _train_ensemble(
+    run: Run, store: FeatureStore, progress: Progress, bundle: Path | None, *, until: Until, demonstration: bool
+) -> None:
+    """The paper's system, from the features on."""
+    _fit(run, Lesson.of_store(store, label(store.clips)), progress)
+    if until >= Until.EXPORT:
+        members = _export(run, store, progress.stage("export"))
+    if until >= Until.BUNDLE:
+        assert bundle is not None
+        embeddings = _embed(run, store, members, progress.stage("embeddings"))
+        assemble_bundle(
+            store,
+            members,
+            embeddings,
+            run.recipe,
+            run.seed,
+            bundle,
+            limited_epochs=_limited_epochs(run),
+            curves=_curves(run, run.networks),
+            demonstration=demonstration,
+            advance=progress.stage("back end"),
+        )
+
+
+def _train_fused(
+    run: Run, store: FeatureStore, progress: Progress, bundle: Path | None, *, until: Until, demonstration: bool
+) -> None:
+    """Systems fused by p-value, from the features on: everything once for each dealing of the clips."""
+    be_deterministic()
+    folds = deal(store.clips, run.seed)
+    lessons = {network: lesson(store, label(store.clips), folds, network) for network in fold_networks(run.networks)}
+    snapshots: dict[FoldNetwork, Path] = {}
+    for network, own in lessons.items():
+        advance = progress.stage(f"network {network.name}")
+        folder = run.work / "networks" / network.name
+        (snapshots[network],) = fit_network(own, network, run.recipe, folder, seed=run.seed, advance=advance)
+        keras.utils.clear_session()  # a run makes dozens of networks in one process
+    if until < Until.EXPORT:
+        return
+    advance = progress.stage("export")
+    files: dict[FoldNetwork, Path] = {}
+    for network, path in snapshots.items():
+        files[network] = run.work / "embedders" / f"{network.name}.onnx"
+        if not files[network].exists():
+            own = lessons[network]
+            probe = np.asarray(own.inputs[own.rows[:4]])
+            export_embedder(load_snapshot(path, network, run.recipe.weights), own.build, files[network], probe)
+        advance(1)
+    if until < Until.BUNDLE:
+        return
+    assert bundle is not None
+    advance = progress.stage("embeddings")
+    sections = {}
+    for dealing in dealings(run.recipe):
+        heard = hear(store, files, dealing, run.work / "embeddings")
+        sections[dealing] = fit_references(store.clips, heard, folds[dealing])
+        advance(len(store.clips) // len(dealings(run.recipe)))
+    calibrations = calibrate_references(
+        sections[Dealing.CLIPS], sections.get(Dealing.CONDITIONS), run.recipe.percentile
+    )
+    assemble_fused_bundle(
+        store,
+        files,
+        sections[Dealing.CLIPS],
+        calibrations,
+        run.recipe,
+        run.seed,
+        bundle,
+        limited_epochs=_limited_epochs(run),
+        curves=_curves(run, [network for network in files if network.dealing is Dealing.CLIPS]),
+        demonstration=demonstration,
+    )
+    progress.stage("back end")(2 * len(store.clips))
+
+
+def _curves(run: Run, networks: Iterable[Network]) -> dict[str, Curve]:
+    """How the training of each network went, by its name."""
+    return {network.name: training_curve(run.work / "networks" / network.name) for network in networks}
+
+
+def _limited_epochs(run: Run) -> dict[str, int]:
+    """By network, in how many epochs an AdaCos scale met its limit."""
+    return {network.name: limited_epochs(run.work / "networks" / network.name) for network in run.networks}
 
 
 def device() -> str:
@@ -281,12 +346,11 @@ def be_deterministic() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _fit(run: Run, store: FeatureStore, labels: Labels, progress: Progress) -> None:
+def _fit(run: Run, lesson: Lesson, progress: Progress) -> None:
     be_deterministic()
-    for network in run.recipe.networks:
+    for network in run.networks:
         fit_network(
-            store,
-            labels,
+            lesson,
             network,
             run.recipe,
             run.work / "networks" / network.name,
@@ -303,7 +367,8 @@ def _export(run: Run, store: FeatureStore, advance: Advance) -> list[tuple[Snaps
         snapshot = load_snapshot(path, network, run.recipe.weights)
         embedder = run.work / "embedders" / f"{member_name(snapshot)}.onnx"
         if not embedder.exists():
-            export_embedder(snapshot, store.mean, store.deviation, embedder, probe)
+            build = partial(build_embedder, store.mean.tolist(), store.deviation.tolist())
+            export_embedder(snapshot, build, embedder, probe)
         members.append((snapshot, embedder))
         advance(1)
     return members

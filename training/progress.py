@@ -10,13 +10,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from models.vocabulary import SubSystem
 from training.parallel import cores
+from training.recipe import FoldNetwork, Network
 
 Advance = Callable[[int], None]
 """What a stage calls with the number of units it has done."""
 
 STEP_FLOP_A_CLIP = 6 * 92.6e6
 """A training step's multiplications and additions a clip: forward, and twice that backward."""
+
+SMALL_STEP_S = 0.006
+"""A step of a network on statistics, which is the calling of it more than its arithmetic."""
 
 STEP_EFFICIENCY = 0.55
 """Share of the matrix peak that a training step reaches on a CPU."""
@@ -78,8 +83,10 @@ def matrix_rate() -> float:
     return 2 * 512**3 / best * cores()
 
 
-def step_s(batch_size: int) -> float:
+def step_s(network: Network, batch_size: int) -> float:
     """Estimated seconds of a training step on this CPU."""
+    if isinstance(network, FoldNetwork) and network.kind is not SubSystem.R:
+        return SMALL_STEP_S
     return batch_size * STEP_FLOP_A_CLIP / (STEP_EFFICIENCY * matrix_rate())
 
 

@@ -13,7 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from models.vocabulary import LossChoice, ThresholdRule
+from models.compact import FOLDS
+from models.vocabulary import LossChoice, SubSystem, ThresholdRule
 
 
 class ScaleRule(StrEnum):
@@ -41,11 +42,17 @@ class Backend(StrEnum):
     """What stands for normal sound: Gaussian mixtures (the paper), or the nearest of a section's clips.
 
     ``nearest``: of all its clips, normalised for the local density. ``centers``: of 16 k-means centres of them.
+    ``folds``: of the clips that a fold has not left out, its networks and dynamics fused by p-value (`plant`).
     """
 
     MIXTURES = "mixtures"
     NEAREST = "nearest"
     CENTERS = "centers"
+    FOLDS = "folds"
+
+
+SCALE_RANGE = (0.0, 64.0)
+"""The published scale grows without bound once the batch's best cosine passes 0.707: it stops at 64."""
 
 
 PAPER_LOSS_CHOICE: Mapping[str, LossChoice] = MappingProxyType(
@@ -75,6 +82,30 @@ class Network:
         return f"{self.heads.value.replace(' ', '-')}-s{self.sub_clusters}"
 
 
+class Dealing(StrEnum):
+    """How training clips are dealt to folds (`training.folds`).
+
+    ``clips``: recordings, for what serves. ``conditions``: whole operating conditions, for what the thresholds are of.
+    """
+
+    CLIPS = "clips"
+    CONDITIONS = "conditions"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldNetwork(Network):
+    """A network that has not heard the clips of one fold; ``kind`` says what it hears of the others."""
+
+    kind: SubSystem
+    dealing: Dealing
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder under the work folder."""
+        return f"{self.kind.value}-{self.dealing.value}-{self.fold}"
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How long a network trains on so many clips: ``snapshot_epochs`` ends with the last epoch."""
@@ -101,7 +132,8 @@ class Recipe:
     of at most ``longest_epoch_steps``. ``snapshots``: evenly spaced, the last at the end. ``weights``: which of a
     snapshot serve. ``loss``: per machine type whose members score it, ``default_loss`` for the others.
     ``temporal_maximum``: machine types with Eq. (4)'s term. ``target_smote``: synthetic clips that join the target
-    clips of a section.
+    clips of a section. ``fold_networks``: with the back end ``folds``, what its networks hear. ``least_steps``: epochs
+    are added until a network has taken so many. ``least_batch``: a last batch of fewer clips is skipped.
 
     Raises
     ------
@@ -128,6 +160,10 @@ class Recipe:
     temporal_maximum: tuple[str, ...] = ("valve",)
     backend: Backend = Backend.MIXTURES
     target_smote: int = 0
+    fold_networks: tuple[SubSystem, ...] = ()
+    least_steps: int = 0
+    least_batch: int = 1
+    scale_range: tuple[float, float] = SCALE_RANGE
 
     def __post_init__(self) -> None:
         for choice in (self.default_loss, *self.loss.values()):
@@ -139,6 +175,14 @@ class Recipe:
                 )
         if self.epochs is not None and self.snapshots > self.epochs:
             raise ValueError(f"{self.snapshots} snapshots cannot be taken of {self.epochs} epochs.")
+        if (self.backend is Backend.FOLDS) != bool(self.fold_networks):
+            raise ValueError("backend=folds and fold_networks belong together: use the recipe 'plant'.")
+        if self.backend is not Backend.FOLDS and self.calibration is ThresholdRule.CONDITIONS:
+            raise ValueError(
+                "The threshold rule 'conditions' is of clips whose whole operating condition no network has heard, and "
+                f"the networks of the recipe {self.name!r} have heard all of them: use the recipe 'plant', or "
+                "calibrate with 'held_out'."
+            )
         if self.backend is not Backend.MIXTURES and self.calibration is ThresholdRule.PAPER:
             raise ValueError(
                 f"With backend={self.backend.value} a training clip is its own nearest, so that the threshold rule "
@@ -148,13 +192,22 @@ class Recipe:
     @property
     def networks(self) -> tuple[Network, ...]:
         """The networks to train, in order."""
+        if self.backend is Backend.FOLDS:
+            strict = self.calibration is ThresholdRule.CONDITIONS
+            dealings = (Dealing.CLIPS, Dealing.CONDITIONS) if strict else (Dealing.CLIPS,)
+            return tuple(
+                FoldNetwork(self.heads[0], self.sub_clusters[0], kind, dealing, fold)
+                for dealing in dealings
+                for kind in self.fold_networks
+                for fold in range(FOLDS)
+            )
         return tuple(Network(heads, size) for heads in self.heads for size in self.sub_clusters)
 
     def schedule(self, n_clips: int) -> Schedule:
         """The schedule of each network for ``n_clips`` training clips, contrast copies included."""
-        epoch_steps = max(1, math.ceil(n_clips / self.batch_size))
+        epoch_steps = max(1, math.ceil((n_clips + 1 - self.least_batch) / self.batch_size))
         if self.epochs is not None:
-            epochs = self.epochs
+            epochs = max(self.epochs, math.ceil(self.least_steps / epoch_steps))
         else:
             assert self.steps is not None
             epoch_steps = min(epoch_steps, self.longest_epoch_steps)
@@ -177,7 +230,7 @@ class Recipe:
 
 _AFTER_TRAINING = frozenset(
     {"name", "calibration", "percentile", "default_loss", "loss", "temporal_maximum", "regularisation", "weights"}
-    | {"backend", "target_smote"}
+    | {"backend", "target_smote", "fold_networks"}
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -200,6 +253,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 snapshots=4,
                 steps=3200,
                 calibration=ThresholdRule.HELD_OUT,
+            ),
+            Recipe(
+                name="plant",
+                backend=Backend.FOLDS,
+                fold_networks=(SubSystem.A, SubSystem.L),
+                sub_clusters=(16,),
+                heads=(LossChoice.BOTH_HEADS,),
+                snapshots=1,
+                epochs=100,
+                least_steps=600,
+                least_batch=2,
+                scale_range=(1.0, 60.0),
+                weights=ServedWeights.AVERAGE,
+                calibration=ThresholdRule.CONDITIONS,
             ),
             Recipe(
                 name="smoke",

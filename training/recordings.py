@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.audio import MAX_CLIP_S
-from models.errors import DataError, InvalidName
+from models.errors import DataError, InvalidName, NotTrainable
 from models.vocabulary import NO_ATTRIBUTE, Condition, Domain, SectionKey, Split, check_name
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
@@ -132,6 +132,27 @@ def read_recordings(
             + (f"\nand {more} more: 'python -m training check' lists all." if more > 0 else "")
         )
     return list(found.recordings)
+
+
+def training_recordings(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+    """The recordings to train on.
+
+    Raises
+    ------
+    NotTrainable : where there are none, or none of a section's usual condition.
+    """
+    training = tuple(recording for recording in recordings if recording.split is Split.TRAIN)
+    if not training:
+        raise NotTrainable(
+            f"None of the {len(recordings)} recordings is for training. Put normal recordings into 'train' "
+            "folders, or say 'train' in the manifest's column 'split'."
+        )
+    if all(recording.domain is Domain.TARGET for recording in training):
+        raise NotTrainable(
+            f"All {len(training)} training recordings are of the domain 'target'. A section is learned from its "
+            "'source' recordings, those of its usual condition: say 'source' of them."
+        )
+    return training
 
 
 def survey(data: Sequence[Path], *, machine_type: str | None = None, section: str | None = None) -> Survey:

@@ -4,14 +4,19 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from models.vocabulary import Condition, Domain, Split
 from training.features import FeatureStore, TrainingClip
+from training.fit import Lesson
 from training.labels import Labels, label
+from training.networks import build_embedder
 from training.recipe import RECIPES, Recipe
 from training.recordings import Recording
 
@@ -55,6 +60,16 @@ def small_store(n_clips: int = N_CLIPS) -> FeatureStore:
 def small_recipe() -> Recipe:
     """Two snapshots in four epochs of three steps."""
     return replace(RECIPES["smoke"], steps=None, epochs=4, batch_size=8)
+
+
+def small_lesson(store: FeatureStore | None = None) -> Lesson:
+    """What an embedder learns from `small_store`, or another like it."""
+    return Lesson.of_store(store or small_store(), small_labels())
+
+
+def embedder_of(store: FeatureStore) -> Callable[[], keras.Model]:
+    """Makes the untrained embedder of a store."""
+    return partial(build_embedder, store.mean.tolist(), store.deviation.tolist())
 
 
 def small_labels() -> Labels:

@@ -217,7 +217,7 @@ def test_archives_come_as_many_at_once_as_asked_for(zenodo: Zenodo, tmp_path: Pa
         with lock:
             under_way += 1
             most = max(most, under_way)
-        gate.wait(10)
+        gate.wait(180)
         time.sleep(0.05)
         with lock:
             under_way -= 1
@@ -340,15 +340,15 @@ def test_stopped_or_killed_the_same_command_goes_on(tmp_path: Path, end: signal.
 
     def at_first() -> None:
         asked_for.set()
-        go_on.wait(20)
+        go_on.wait(180)
 
     def in_the_middle() -> None:
-        gone.wait(20)
+        gone.wait(180)
 
     with Zenodo({DEV: {"dev_data_fan.zip": content}}) as zenodo:
         zenodo.troubles["dev_data_fan.zip"] = [Hold(((0, at_first), (half, in_the_middle)))]
         with running(zenodo, tmp_path, *FAN) as process:
-            assert asked_for.wait(20)
+            assert asked_for.wait(180)
             assert process.stdout is not None
             before = [process.stdout.readline() for _ in range(5)]
             assert any("non-commercial use only" in line for line in before)
@@ -360,7 +360,7 @@ def test_stopped_or_killed_the_same_command_goes_on(tmp_path: Path, end: signal.
                 assert time.monotonic() < until
                 time.sleep(0.01)
             process.send_signal(end)
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=180)
             assert process.returncode == status
             gone.set()
         assert "Traceback" not in said
@@ -390,7 +390,7 @@ def test_killed_again_and_again_it_ends_whole(tmp_path: Path, soak: bool) -> Non
                     time.sleep(0.001)
                 time.sleep(moments.uniform(0.0, 0.8 if soak else 0.2))
                 process.kill()
-                process.wait(20)
+                process.wait(180)
             folders = [path for path in (tmp_path / "dev_data").glob("*/*") if path.is_dir()]
             for folder in folders:
                 assert len(list(folder.iterdir())) == (2 if folder.name == "train" else 1)

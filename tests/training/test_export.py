@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import BundleError
 from models.vocabulary import LossChoice
-from tests.training.small import run_python, small_store
+from tests.training.small import embedder_of, run_python, small_store
 from training import export
 from training.export import export_embedder, member_name
 from training.fit import Snapshot
@@ -33,7 +33,7 @@ def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
     """Dynamic first axis named ``clips``; the standardisation is inside; written whole."""
     snapshot, store = trained_like_snapshot(), small_store()
     path = tmp_path / f"{member_name(snapshot)}.onnx"
-    difference = export_embedder(snapshot, store.mean, store.deviation, path, store.log_mels[:3])
+    difference = export_embedder(snapshot, embedder_of(store), path, store.log_mels[:3])
     assert path.name == "both-heads-s16-e0400.onnx"
     assert difference < 1e-5
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -54,14 +54,14 @@ def test_a_network_trained_on_jax_is_exported_too(tmp_path: Path) -> None:
     code = f"""
         from pathlib import Path
         import keras
-        from tests.training.small import small_store
+        from tests.training.small import embedder_of, small_store
         from tests.training.test_export import trained_like_snapshot
         from training.export import export_embedder
         if __name__ == "__main__":
             assert keras.backend.backend() == "jax"
             store = small_store()
             path = Path({str(tmp_path)!r}) / "member.onnx"
-            export_embedder(trained_like_snapshot(), store.mean, store.deviation, path, store.log_mels[:2])
+            export_embedder(trained_like_snapshot(), embedder_of(store), path, store.log_mels[:2])
     """
     result = run_python(code, KERAS_BACKEND="jax")
     assert result.returncode == 0, result.stderr
@@ -73,5 +73,5 @@ def test_an_embedder_that_differs_is_not_written(tmp_path: Path, monkeypatch: py
     snapshot, store = trained_like_snapshot(), small_store()
     monkeypatch.setattr(export, "TOLERANCE", 1e-12)
     with pytest.raises(BundleError, match=r"member\.onnx: the exported embedder differs from Keras"):
-        export_embedder(snapshot, store.mean, store.deviation, tmp_path / "member.onnx", store.log_mels[:2])
+        export_embedder(snapshot, embedder_of(store), tmp_path / "member.onnx", store.log_mels[:2])
     assert not list(tmp_path.iterdir())

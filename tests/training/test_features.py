@@ -66,19 +66,32 @@ def extract(
     return store
 
 
-def extraction_program(folder: Path) -> str:
-    """Python that extracts the files of ``sounds`` into ``work`` with two processes, and prints a line a clip."""
+def extraction_program(folder: Path, killed_after: int | None = None) -> str:
+    """Python that extracts the files of ``sounds`` into ``work`` with two processes, and may kill itself in the middle.
+
+    After so many clips it prints the processes that it has started, and is gone; with None it prints a line a clip.
+    """
     return textwrap.dedent(
         f"""
+        import os, signal
         from pathlib import Path
         from tests.training.test_features import SPEC, described
         from training.features import extract_features
 
+        done = 0
+        def advance(clips):
+            global done
+            done += clips
+            if {killed_after} is None:
+                print("done", flush=True)
+            if done == {killed_after}:
+                children = Path("/proc/self/task").glob("*/children")
+                print(*(pid for own in children for pid in own.read_text().split()), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+
         files = sorted(Path({str(folder / "sounds")!r}).iterdir())
-        extract_features(
-            [described(file, True) for file in files], Path({str(folder / "work")!r}), spec=SPEC, contrast=False,
-            workers=2, advance=lambda _: print("done", flush=True),
-        )
+        extract_features([described(file, True) for file in files], Path({str(folder / "work")!r}), spec=SPEC,
+                         contrast=False, workers=2, advance=advance)
         """
     )
 
@@ -315,22 +328,17 @@ def test_a_kill_in_the_middle_costs_only_what_was_not_yet_on_the_disk(
     """SIGKILL: the workers leave too, the next run keeps what was done, and its result is that of a run left alone."""
     n, killed_after = 220, 150
     recordings = record(tmp_path / "sounds", n)
-    run = subprocess.Popen(
-        [sys.executable, "-c", extraction_program(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    run = subprocess.run(
+        [sys.executable, "-c", extraction_program(tmp_path, killed_after)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    assert run.stdout is not None
-    with run.stdout as output:
-        for _ in range(killed_after):
-            assert output.readline() == "done\n"
-        workers = [
-            int(pid)
-            for children in Path(f"/proc/{run.pid}/task").glob("*/children")
-            for pid in children.read_text().split()
-        ]
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+    assert run.returncode == -signal.SIGKILL
+    workers = [int(pid) for pid in run.stdout.split()]
     assert len(workers) >= 2
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.05)

@@ -1,6 +1,7 @@
 """Training: resumed runs equal uninterrupted ones, both Keras backends learn alike, trouble is said."""
 
 import signal
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
-from tests.training.small import N_CLIPS, run_python, small_labels, small_recipe, small_store
+from tests.training.small import N_CLIPS, run_python, small_labels, small_lesson, small_recipe, small_store
 from training import fit
 from training.curves import HISTORY_COLUMNS
 from training.export import member_name
@@ -20,6 +21,7 @@ from training.fit import (
     LIMIT_PATIENCE,
     RunningAverage,
     batches,
+    build_training_model,
     fit_network,
     limited_epochs,
     load_snapshot,
@@ -39,7 +41,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
         import os, signal
         from pathlib import Path
         import tensorflow as tf
-        from tests.training.small import small_labels, small_recipe, small_store
+        from tests.training.small import small_lesson, small_recipe
         from training.fit import fit_network
         from training.recipe import Network
         from models.vocabulary import LossChoice
@@ -50,7 +52,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
             done += units
             if done == 8:
                 os.kill(os.getpid(), signal.SIGKILL)
-        fit_network(small_store(), small_labels(), Network(LossChoice.BOTH_HEADS, 2), small_recipe(),
+        fit_network(small_lesson(), Network(LossChoice.BOTH_HEADS, 2), small_recipe(),
                     Path({str(tmp_path / "killed")!r}), seed=3, advance=advance)
         """
     )
@@ -58,11 +60,11 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
     assert (tmp_path / "killed" / "checkpoint.npz").exists()
     assert len(list((tmp_path / "killed" / "snapshots").glob("*.npz"))) == 1
 
-    store, labels, recipe = small_store(), small_labels(), small_recipe()
+    lesson, recipe = small_lesson(), small_recipe()
     advanced: list[int] = []
-    resumed = fit_network(store, labels, NETWORK, recipe, tmp_path / "killed", seed=3, advance=advanced.append)
+    resumed = fit_network(lesson, NETWORK, recipe, tmp_path / "killed", seed=3, advance=advanced.append)
     assert advanced == [6, *[1] * 6]
-    whole = fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=lambda _: None)
+    whole = fit_network(lesson, NETWORK, recipe, tmp_path / "whole", seed=3, advance=lambda _: None)
     assert [path.name for path in resumed] == [path.name for path in whole] == ["00002.npz", "00004.npz"]
     for one, other in zip(resumed, whole, strict=True):
         ours, theirs = load_snapshot(one, NETWORK), load_snapshot(other, NETWORK)
@@ -84,7 +86,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
         np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1.0, rtol=1e-5)
         np.testing.assert_allclose(centers, averages[0].section_centers[name], atol=1e-5)
         assert np.abs(centers - last.section_centers[name]).max() > 1e-4
-    assert fit_network(store, labels, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole, (
+    assert fit_network(lesson, NETWORK, recipe, tmp_path / "whole", seed=3, advance=advanced.append) == whole, (
         "a finished run is only read"
     )
     assert advanced[-1] == STEPS
@@ -127,19 +129,17 @@ def embeddings_differ_by(ours: Weights, theirs: Weights) -> float:
 LOSSES = """
     import numpy as np
     from pathlib import Path
-    from tests.training.small import small_labels, small_recipe, small_store
+    from tests.training.small import N_CLIPS, small_lesson, small_recipe
     from training.fit import batches, build_training_model
-    from training.networks import build_embedder
     from training.recipe import Network
     from models.vocabulary import LossChoice
-    store, labels, recipe = small_store(), small_labels(), small_recipe()
-    embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
-    model, heads = build_training_model(embedder, labels, Network(LossChoice.BOTH_HEADS, 2), recipe)
+    lesson, recipe, network = small_lesson(), small_recipe(), Network(LossChoice.BOTH_HEADS, 2)
+    model, heads = build_training_model(lesson.build(), lesson.labels, network, recipe)
     random = np.random.default_rng(5)
     for v in model.trainable_variables:
         fan = np.prod(v.shape[:-1]) if len(v.shape) > 1 else 1
         v.assign(random.normal(size=v.shape) * fan ** -0.5 if len(v.shape) > 1 else np.asarray(v))
-    for log_mels, shares, *ids in batches(store, labels, recipe, recipe.schedule(len(store.clips)), 1, 1):
+    for log_mels, shares, *ids in batches(lesson, network, recipe, recipe.schedule(N_CLIPS), 1, 1):
         nothing = np.zeros(len(log_mels), np.float32)
         results = model.train_on_batch([log_mels, shares, *ids], [nothing, nothing])
         print(*(float(r) for r in results), *(float(h.scale) for h in heads))
@@ -162,15 +162,16 @@ def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
     """Drawn from (seed, epoch): equal for equal arguments, another for another epoch; the last batch is kept."""
     store, labels, recipe = small_store(), small_labels(), small_recipe()
     store.log_mels[:, 0, 0] = np.arange(N_CLIPS)
+    lesson = small_lesson(store)
     schedule = recipe.schedule(N_CLIPS)
 
     def order(epoch: int) -> list[list[float]]:
-        return [batch[0][:, 0, 0].tolist() for batch in batches(store, labels, recipe, schedule, 9, epoch)]
+        return [batch[0][:, 0, 0].tolist() for batch in batches(lesson, NETWORK, recipe, schedule, 9, epoch)]
 
     assert [len(batch) for batch in order(1)] == [8, 8, 4]
     assert sorted(chain.from_iterable(order(1))) == list(range(N_CLIPS))
     assert order(1) == order(1) != order(2)
-    for log_mels, shares, sections, attributes in batches(store, labels, recipe, schedule, 9, 1):
+    for log_mels, shares, sections, attributes in batches(lesson, NETWORK, recipe, schedule, 9, 1):
         rows = log_mels[:, 0, 0].astype(int)
         assert sections.tolist() == labels.section_ids[rows].tolist()
         assert attributes.tolist() == labels.attribute_ids[rows].tolist()
@@ -190,14 +191,13 @@ def test_a_snapshot_that_waited_is_marked_and_so_is_the_network(
 ) -> None:
     """The limit acts in the first epoch alone: the snapshots due after 2 and 4 wait until the 11th, and say so."""
 
-    def epoch_without_training(*arguments: Any) -> NDArray[np.float64]:
+    def epoch_without_training(*arguments: Any, limit: float) -> NDArray[np.float64]:
+        assert limit == 64.0
         epoch = arguments[3]
         return np.array([epoch, 1.0, 1.0, 1.0, 5.0, 5.0, epoch == 1])
 
     monkeypatch.setattr(fit, "_train_epoch", epoch_without_training)
-    paths = fit_network(
-        small_store(), small_labels(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None
-    )
+    paths = fit_network(small_lesson(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
     snapshots = [load_snapshot(path, NETWORK) for path in paths]
     assert [(snapshot.due, snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [
         (2, 11, True),
@@ -212,15 +212,14 @@ def test_nan_stops_with_a_sentence(tmp_path: Path) -> None:
     store = small_store()
     store.log_mels[3, 100, 20] = np.nan
     with pytest.raises(TrainingDiverged, match="epoch 1"):
-        fit_network(store, small_labels(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
+        fit_network(small_lesson(store), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
     assert not list(tmp_path.rglob("*.npz")), "nothing of a diverged run is kept"
 
 
 def test_the_history_is_kept_with_the_checkpoint(tmp_path: Path) -> None:
     """A row an epoch, for the training curves; the section-only network has no attribute columns."""
     fit_network(
-        small_store(),
-        small_labels(),
+        small_lesson(),
         Network(LossChoice.SECTIONS, 1),
         small_recipe(),
         tmp_path,
@@ -233,3 +232,30 @@ def test_the_history_is_kept_with_the_checkpoint(tmp_path: Path) -> None:
     assert (history["section_scale"] > 0).all()
     assert np.isnan(history["attribute_scale"]).all()
     assert np.isfinite(history["loss"]).all()
+
+
+def test_a_network_learns_from_its_rows_alone(tmp_path: Path) -> None:
+    """Of twenty clips the eleven outside a fold; a last batch of one is skipped where the recipe says so."""
+    store, recipe = small_store(), replace(small_recipe(), batch_size=5, least_batch=2)
+    store.log_mels[:, 0, 0] = np.arange(N_CLIPS)
+    rows = np.arange(0, 11)
+    lesson = replace(small_lesson(store), rows=rows)
+    schedule = recipe.schedule(len(rows))
+    assert schedule.epoch_steps == 2
+    heard = [batch[0][:, 0, 0].astype(int).tolist() for batch in batches(lesson, NETWORK, recipe, schedule, 9, 1)]
+    assert [len(batch) for batch in heard] == [5, 5]
+    assert set(chain.from_iterable(heard)) <= set(rows)
+
+
+def test_a_head_with_one_class_is_left_out() -> None:
+    """One machine in several conditions: its attributes are told apart, its only section is not."""
+    labels = replace(small_labels(), section_classes=(("fan", "00"),), section_ids=np.zeros(N_CLIPS, np.int32))
+    lesson = replace(small_lesson(), labels=labels)
+    model, heads = build_training_model(lesson.build(), labels, NETWORK, small_recipe())
+    assert [head.name for head in heads] == ["attributes"]
+    assert len(model.inputs) == 3
+    recipe = small_recipe()
+    batch = next(batches(lesson, NETWORK, recipe, recipe.schedule(N_CLIPS), 1, 1))
+    np.testing.assert_array_equal(
+        batch[2], labels.attribute_ids[np.random.default_rng([1, 1]).permutation(N_CLIPS)[:8]]
+    )

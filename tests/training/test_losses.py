@@ -11,14 +11,13 @@ from keras import ops
 from numpy.typing import NDArray
 
 from training.losses import (
-    SCALE_LIMIT,
     SubClusterAdaCos,
     adapted_scale,
     class_log_probabilities,
     initial_scale,
 )
 from training.mixup import mixup, mixup_labels
-from training.recipe import MixupLabels, ScaleRule
+from training.recipe import SCALE_RANGE, MixupLabels, ScaleRule
 
 Array = NDArray[np.float64]
 
@@ -47,7 +46,7 @@ def slow_scale(scale: float, cosines: Array, labels: Array, sub_clusters: int) -
                 angle += labels[i, c] * math.acos(cosines[i, column])
         angles.append(angle)
     median = float(np.median(angles))
-    return min(math.log(np.mean(sums)) / math.cos(min(math.pi / 4, median)), SCALE_LIMIT)
+    return min(float(math.log(np.mean(sums)) / math.cos(min(math.pi / 4, median))), SCALE_RANGE[1])
 
 
 def random_case(seed: int, clips: int, classes: int, sub_clusters: int, spread: float = 1.0) -> tuple[Array, Array]:
@@ -156,7 +155,7 @@ def test_the_published_scale_stops_at_its_limit() -> None:
     for _ in range(50):
         scales.append(float(adapted_scale(scales[-1], ops.convert_to_tensor(cosines), np.eye(4, dtype="float32"), 2)))
     assert scales[1] > scales[0]
-    assert scales[-1] == SCALE_LIMIT
+    assert scales[-1] == SCALE_RANGE[1]
 
 
 def test_mixup_blends_each_clip_with_its_mirror() -> None:

@@ -13,7 +13,7 @@ import pytest
 from models.encoder import Device, Encoder
 from models.errors import BundleError, DataError, NotTrainable
 from models.vocabulary import Domain
-from tests.training.small import small_store
+from tests.training.small import embedder_of, small_store
 from tests.training.test_export import trained_like_snapshot
 from tests.training.test_features import record
 from training import assemble, pipeline
@@ -65,10 +65,10 @@ def test_the_plan_ends_where_the_command_ends(tmp_path: Path) -> None:
     run = run_on(recordings, tmp_path / "work")
     assert run.contrast
     units = {stage.name: stage.units for stage in run.stages()}
-    assert (units["features"], units["embeddings"], units["mixtures"]) == (15, 3, 6)
+    assert (units["features"], units["embeddings"], units["back end"]) == (15, 3, 6)
     assert [stage.name for stage in run.stages(Until.FEATURES)] == ["features"]
     assert [stage.name for stage in run.stages(Until.EXPORT)] == ["features", "network both-heads-s2", "export"]
-    assert "mixtures" not in run.describe("cpu", Until.FIT)
+    assert "back end" not in run.describe("cpu", Until.FIT)
 
 
 def test_another_backend_than_those_that_are_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def exported(folder: Path, gain: float) -> list[tuple[Snapshot, Path]]:
     weights[-1] = weights[-1] + np.float32(gain)
     snapshot = replace(snapshot, weights=tuple(weights))
     path = folder / f"{gain}.onnx"
-    export_embedder(snapshot, store.mean, store.deviation, path, store.log_mels[:2])
+    export_embedder(snapshot, embedder_of(store), path, store.log_mels[:2])
     return [(snapshot, path)]
 
 

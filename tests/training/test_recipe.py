@@ -59,7 +59,7 @@ SETTINGS = {
 
 def test_every_choice_can_be_made_otherwise_and_is_recorded() -> None:
     """Each setting alone changes its field and nothing else, stands in the manifest, and is read back from the plan."""
-    assert list(SETTINGS) == list(SETTABLE)
+    assert list(SETTINGS) == [name for name in SETTABLE if name != "fold_networks"], "that is for plant alone"
     quick = RECIPES["quick"]
     assert departures(quick) == []
     together = adjusted(quick, [f"{name}={text}" for name, text in SETTINGS.items()])
@@ -74,6 +74,25 @@ def test_every_choice_can_be_made_otherwise_and_is_recorded() -> None:
         assert [field for field in after if after[field] != before[field]] == [name]
     assert together.loss == PAPER_LOSS_CHOICE
     assert together.as_json()["sub_clusters"] == [1, 4]
+
+
+def test_plant_takes_the_paper_s_networks_too_and_no_other_recipe_takes_its_own() -> None:
+    """Each kind is five networks by each dealing; thresholds by single clips need no second dealing."""
+    plant = RECIPES["plant"]
+    with_resnets = adjusted(plant, ["fold_networks=A,L,R"])
+    assert (len(plant.networks), len(with_resnets.networks)) == (20, 30)
+    assert with_resnets.decides_networks() == plant.decides_networks(), "those of A and L are kept"
+    assert len(adjusted(plant, [], ThresholdRule.HELD_OUT).networks) == 10
+    for name, settings, rule in (
+        ("quick", ["backend=folds"], None),
+        ("quick", ["fold_networks=A"], None),
+        ("plant", ["fold_networks=F"], None),
+        ("plant", ["backend=mixtures"], None),
+        ("plant", [], ThresholdRule.PAPER),
+        ("quick", [], ThresholdRule.CONDITIONS),
+    ):
+        with pytest.raises(DataError):
+            adjusted(RECIPES[name], settings, rule)
 
 
 def test_which_choices_need_no_training_again() -> None:

@@ -26,9 +26,9 @@ from training.baselines.trained import Arrays, Budget, Network, Trained
 from training.check_report import numbered
 from training.features import FeatureStore, extract_features, training_clips
 from training.parallel import cores
-from training.pipeline import alone_in, be_deterministic, claim, training_recordings
+from training.pipeline import alone_in, be_deterministic, claim
 from training.progress import Advance, Progress, Stage, as_duration, matrix_rate
-from training.recordings import Recording
+from training.recordings import Recording, training_recordings
 from training.scored import SystemName
 
 

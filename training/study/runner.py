@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.encoder import l2_normalised
 from models.errors import DataError
 from training.assemble import class_centers
-from training.fit import Snapshot, fit_network, load_snapshot
+from training.fit import Lesson, Snapshot, fit_network, load_snapshot
 from training.labels import label
 from training.networks import build_embedder
 from training.parallel import cores
@@ -77,7 +77,8 @@ class Study:
         """What is done, with estimated times on this machine."""
         recordings = len(self.division.train) + len(self.division.held) + len(self.division.test)
         clips = recordings + len(MODIFICATIONS) * len(self.division.held)
-        step = step_s(next(iter(self.trainings.values())).batch_size)
+        recipe = next(iter(self.trainings.values()))
+        step = step_s(recipe.networks[0], recipe.batch_size)
         return [
             Stage("features", clips, 0.03 / cores()),
             Stage("scores", len(self.seeds) * len(self.systems), 10.0),
@@ -132,8 +133,7 @@ def _train(study: Study, clips: StudyClips, progress: Progress) -> None:
             continue
         (network,) = study.recipe(training).networks
         snapshots = fit_network(
-            clips.train,
-            label(clips.train.clips),
+            Lesson.of_store(clips.train, label(clips.train.clips)),
             network,
             study.recipe(training),
             study.folder(seed, training) / "network",
