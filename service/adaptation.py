@@ -11,13 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from models.audio import Clip
-from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS, TargetModel
+from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
+from models.systems import Features, TargetModel
 from models.vocabulary import SectionKey
-from service.detection import Detection, Floats
+from service.detection import Detection
 from service.errors import TargetClipsUnusable
 from service.targets import Idempotency, Registration, Sample, TargetStore
 
@@ -176,7 +175,7 @@ class Adaptation:
             *(self._detection.hear_first(clip, max_clip_s) for clip in clips), return_exceptions=True
         )
         heard: list[Clip] = []
-        log_mels: list[Floats] = []
+        features: list[Features] = []
         for position, result in enumerate(results, 1):
             if isinstance(result, AudioError):
                 message = f"Clip {position} of {len(clips)} cannot be used, and so none was registered: {result}"
@@ -184,11 +183,12 @@ class Adaptation:
             if isinstance(result, BaseException):
                 raise result
             heard.append(result[0])
-            log_mels.append(result[1])
+            features.append(result[1])
         _refuse_duplicates(heard)
-        embeddings = await self._detection.embed(key, np.concatenate(log_mels), deadline)
+        together = Features.joined(features)
+        embeddings = await self._detection.embed(key, self._detector.inputs(together), deadline)
         levels_dbfs = [clip.level_dbfs for clip in heard]
-        return heard, await self._detection.in_thread(self._detector.fit_target, key, embeddings, levels_dbfs)
+        return heard, await self._detection.in_thread(self._detector.fit_target, key, together, embeddings, levels_dbfs)
 
 
 def _refuse_duplicates(heard: Sequence[Clip]) -> None:

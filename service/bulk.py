@@ -14,8 +14,9 @@ from typing import Any, Protocol, Self
 import httpx
 from tqdm import tqdm
 
-from models.detector import Detector, TargetModel
+from models.detector import Detector
 from models.errors import DataError, EarwitnessError, NoTargetClips
+from models.systems import TargetModel
 from models.vocabulary import Decision, Domain, SectionKey
 from service.adaptation import Adaptation
 from service.detection import Detection
@@ -159,7 +160,12 @@ class LocalScorer:
     def __enter__(self) -> Self:
         """Load the bundle."""
         settings = self._settings
-        detector = Detector.load(settings.bundle, device=settings.device, threads=settings.threads)
+        detector = Detector.load(
+            settings.bundle,
+            device=settings.device,
+            threads=settings.threads,
+            false_alarm_rate=settings.false_alarm_rate_of,
+        )
         self.bundle = detector.bundle.id
         with ExitStack() as opened:
             self._runner = opened.enter_context(asyncio.Runner())

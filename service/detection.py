@@ -10,18 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.assessment import Assessment
 from models.audio import Clip, first_clip
-from models.detector import Detector, TargetModel
-from models.systems import Features
-from models.vocabulary import Domain, SectionKey
+from models.detector import Detector
+from models.systems import Embeddings, Features, Inputs, TargetModel, joined, split, window_count
+from models.vocabulary import Decision, Domain, SectionKey
 from service.batching import Batcher, BatchObserver
 
 Result = TypeVar("Result")
-Floats = NDArray[np.float32]
 
 
 class Detection:
@@ -43,34 +39,48 @@ class Detection:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
         machine_types = {key.machine_type for key in detector.sections}
         self._machine_type_of = {detector.members_of(machine_type): machine_type for machine_type in machine_types}
-        self.batcher: Batcher[tuple[int, ...], Floats, Floats] = Batcher(
+        self.batcher: Batcher[tuple[int, ...], Inputs, Embeddings] = Batcher(
             self._encode, capacity=capacity, max_batch=max_batch, observer=observer
         )
 
     async def score(
-        self, audio: bytes, key: SectionKey, domain: Domain, *, target: TargetModel | None, deadline: float
+        self,
+        audio: bytes,
+        key: SectionKey,
+        domain: Domain,
+        *,
+        target: TargetModel | None,
+        deadline: float,
+        explain: bool = False,
     ) -> Assessment:
-        """Score one clip; ``target`` holds the target clips in force where the domain asks for them."""
+        """Score one clip, and explain it where it is anomalous or ``explain`` asks.
+
+        ``target`` holds the target clips in force where the domain asks for them.
+        """
         clip, features = await self.in_thread(self._hear, audio)
-        embeddings = await self.embed(key, features.log_mels, deadline)
+        embeddings = await self.embed(key, self.detector.inputs(features), deadline)
 
         def assess() -> Assessment:
             begun = time.perf_counter()
             assessment = self.detector.assess(key, domain, clip, features, embeddings, target=target)
+            if explain or assessment.decision is Decision.ANOMALOUS:
+                why = self.detector.explain(key, domain, clip, features, embeddings, target=target)
+                assessment = dataclasses.replace(assessment, explanation=why)
             self._observer.observe_stage("score", time.perf_counter() - begun)
             return assessment
 
         return await self.in_thread(assess)
 
-    async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Floats]:
-        """A target clip cut to its first ten seconds, and their log-mel, (1, 313, 128)."""
-        clip, features = await self.in_thread(self._hear, audio, max_clip_s, _cut)
-        return clip, features.log_mels
+    async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Features]:
+        """A target clip cut to its first ten seconds, and the features of that one window."""
+        return await self.in_thread(self._hear, audio, max_clip_s, _cut)
 
-    async def embed(self, key: SectionKey, log_mels: Floats, deadline: float) -> Floats:
-        """The embeddings of windows, (windows, members, 128), through the queue."""
+    async def embed(self, key: SectionKey, inputs: Inputs, deadline: float) -> Embeddings:
+        """The embeddings of windows, through the queue; none wait where no network needs to run."""
+        if not inputs:
+            return {}
         members = self.detector.members_of(key.machine_type)
-        return await self.batcher.submit(members, log_mels, size=len(log_mels), deadline=deadline)
+        return await self.batcher.submit(members, inputs, size=window_count(inputs), deadline=deadline)
 
     async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call ``function`` in the pool; not at all if the caller is cancelled before a thread is free."""
@@ -94,9 +104,9 @@ class Detection:
         self._observer.observe_stage("features", time.perf_counter() - decoded)
         return clip, features
 
-    def _encode(self, members: tuple[int, ...], clips: Sequence[Floats]) -> list[Floats]:
-        embeddings = self.detector.encode(np.concatenate(clips), self._machine_type_of[members])
-        return np.split(embeddings, np.cumsum([len(clip) for clip in clips])[:-1])
+    def _encode(self, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
+        embeddings = self.detector.encode(joined(clips), self._machine_type_of[members])
+        return split(embeddings, [window_count(clip) for clip in clips])
 
 
 def _cut(clip: Clip) -> Clip:

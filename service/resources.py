@@ -18,6 +18,7 @@ from service.adaptation import Adaptation
 from service.admission import Admission
 from service.detection import Detection
 from service.errors import NotReady, ServiceError
+from service.first_clips import FirstClips
 from service.settings import Settings
 from service.targets import TargetStore
 from service.telemetry import Metrics
@@ -33,6 +34,7 @@ class Loaded:
 
     detection: Detection
     adaptation: Adaptation
+    first_clips: FirstClips
     loaded_at: datetime
 
     @property
@@ -132,7 +134,11 @@ class Resources:
         store = self._store = await asyncio.to_thread(TargetStore, settings.database)
         _log.info("target clips are kept in %s", store.file)
         detector = await asyncio.to_thread(
-            Detector.load, settings.bundle, device=settings.device, threads=settings.threads
+            Detector.load,
+            settings.bundle,
+            device=settings.device,
+            threads=settings.threads,
+            false_alarm_rate=settings.false_alarm_rate_of,
         )
         _log.info(
             "loaded bundle %s from %s, running on %s", detector.bundle.id, settings.bundle, detector.device.running
@@ -154,4 +160,4 @@ class Resources:
         self.metrics.know_bundle(detector)
         self.metrics.know_queue(settings.queue_capacity, lambda: detection.batcher.depth)
         self.metrics.know_registrations(await asyncio.to_thread(store.all_in_force))
-        return Loaded(detection, adaptation, datetime.now(UTC))
+        return Loaded(detection, adaptation, FirstClips(), datetime.now(UTC))

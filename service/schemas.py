@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from models.assessment import Assessment
 from models.decision import Calibration
 from models.encoder import DeviceInfo
+from models.explanation import ChangeKind, Explanation
 from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
 from service.adaptation import Target
 from service.targets import Standing
@@ -118,6 +119,48 @@ class WarningAnswer(_Schema):
     detail: str
 
 
+class BandAnswer(_Schema):
+    """Frequencies that deviate."""
+
+    low_hz: float
+    high_hz: float
+    deviation: float
+    """Standard deviations of normal clips; below 0 is less than normal."""
+
+
+class MomentAnswer(_Schema):
+    """A part of the clip that deviates."""
+
+    start_s: float
+    end_s: float
+    deviation: float
+
+
+class ChangeAnswer(_Schema):
+    """In what way the sound changed."""
+
+    kind: ChangeKind
+    """How loud a band is, how much its level changes from frame to frame, or how much it pulsates at a rate."""
+    rate_hz: float | None
+    """Of a modulation."""
+    deviation: float
+
+
+class ExplanationAnswer(_Schema):
+    """What deviates most from the section's normal clips, the strongest first."""
+
+    bands: list[BandAnswer]
+    times: list[MomentAnswer]
+    changes: list[ChangeAnswer]
+    nearest_attribute: str | None
+    """The operating condition that the clip is most like."""
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> Self:
+        """The answer that an explanation makes."""
+        return cls.model_validate(dataclasses.asdict(explanation))
+
+
 class ScoreAnswer(_Schema):
     """How anomalous a clip is, and whether that is normal for its section."""
 
@@ -141,7 +184,8 @@ class ScoreAnswer(_Schema):
     deviation: float | None
     """Robust standard deviations above the calibration median."""
     systems: dict[str, SystemAnswer]
-    explanation: dict[str, Any] | None
+    explanation: ExplanationAnswer | None
+    """Of an anomalous clip, or asked for with `explain`."""
     window_scores: list[WindowAnswer] | None
     """For a clip of several ten-second windows."""
     clip: ClipAnswer
@@ -171,7 +215,7 @@ class ScoreAnswer(_Schema):
                 name: SystemAnswer(score=one.score, p_value=one.p_value, terms=dict(one.terms))
                 for name, one in assessment.systems.items()
             },
-            explanation=None,
+            explanation=None if assessment.explanation is None else ExplanationAnswer.of(assessment.explanation),
             window_scores=None
             if assessment.window_scores is None
             else [

@@ -9,10 +9,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
 from models.encoder import Device
+from models.vocabulary import NAME_PATTERN, SectionKey
 
 _DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
+_SCOPE = rf"^{NAME_PATTERN[1:-1]}(/{NAME_PATTERN[1:-1]})?$"
 
 
 def _cores() -> int:
@@ -43,6 +45,14 @@ class Settings(BaseSettings):
 
     database: str = "data/earwitness.db"
     """The file that keeps registered target clips: a path, or an sqlite:/// URL."""
+
+    false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """The share of normal clips that may be called anomalous; thresholds follow it without training again."""
+
+    false_alarm_rates: dict[Annotated[str, Field(pattern=_SCOPE)], Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default_factory=dict
+    )
+    """Other shares for a machine type or a section of it, as JSON: {"fan": 0.05, "slider/01": 0.02}."""
 
     max_clip_s: Annotated[float, Field(ge=2.0, le=3600.0)] = 60.0
     """The longest clip that is scored, in seconds, counted in decoded samples."""
@@ -80,6 +90,11 @@ class Settings(BaseSettings):
         if "://" in value and not value.startswith(_SQLITE):
             raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
+
+    def false_alarm_rate_of(self, key: SectionKey) -> float:
+        """The share that holds for a section: its own, its machine type's, or the common one."""
+        own, common = f"{key.machine_type}/{key.section}", self.false_alarm_rate
+        return self.false_alarm_rates.get(own, self.false_alarm_rates.get(key.machine_type, common))
 
     @property
     def database_file(self) -> Path:

@@ -122,10 +122,10 @@ class Metrics:
                 self._p_value.labels(*labels)
                 for decision in Decision:
                     self._decisions.labels(*labels, decision.value)
-        for (key, domain), one in detector.bundle.calibrations.items():
-            if one.calibration.threshold is not None:
+        for (key, domain), calibration in detector.calibrations.items():
+            if calibration.threshold is not None:
                 labels = (key.machine_type, key.section, domain.value)
-                self._false_alarm_rate.labels(*labels).set(1.0 - one.calibration.percentile / 100.0)
+                self._false_alarm_rate.labels(*labels).set(1.0 - calibration.percentile / 100.0)
         demonstration = str(detector.bundle.manifest.demonstration).lower()
         bundle = Gauge(
             "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=self.registry

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from models.vocabulary import Domain, SectionKey
+from models.vocabulary import Domain
 from service.adaptation import Target
 from service.requests import deadline
 from service.resources import Loaded
@@ -29,7 +29,7 @@ async def sections(request: Request, resources: InResources, loaded: InLoaded, r
 
 def _section(loaded: Loaded, target: Target) -> SectionAnswer:
     key = target.key
-    domains = {Domain.SOURCE: _source(loaded, key)}
+    domains = {Domain.SOURCE: DomainAnswer.of(loaded.detector.calibrations[key, Domain.SOURCE])}
     if target.model is not None:
         domains[Domain.TARGET] = DomainAnswer.of(target.model.calibration)
     manifest = loaded.detector.bundle.manifest
@@ -41,10 +41,6 @@ def _section(loaded: Loaded, target: Target) -> SectionAnswer:
         target_version=target.version,
         target_state=None if target.version is None else "current",
     )
-
-
-def _source(loaded: Loaded, key: SectionKey) -> DomainAnswer:
-    return DomainAnswer.of(loaded.detector.bundle.calibrations[key, Domain.SOURCE].calibration)
 
 
 @router.get(
@@ -68,7 +64,7 @@ async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId
         demonstration=manifest.demonstration,
         systems=list(manifest.systems),
         fusion=manifest.fusion,
-        members=len(manifest.members),
+        members=len(loaded.detector.bundle.embedders),
         machine_types=sorted(manifest.machine_types),
         device=DeviceAnswer.of(loaded.detector.device),
         threads=resources.settings.threads,

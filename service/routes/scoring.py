@@ -1,5 +1,6 @@
 """``POST /score``: one clip, as a multipart field or as the whole body."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -101,6 +102,10 @@ async def _score(
     target, version = None, None
     if wanted.domain is Domain.TARGET:
         target, version = await loaded.adaptation.scoring_target(key, due)
-    assessment = await loaded.detection.score(audio, key, wanted.domain, target=target, deadline=due)
+    assessment = await loaded.detection.score(
+        audio, key, wanted.domain, target=target, deadline=due, explain=wanted.explain
+    )
     resources.metrics.observe_assessment(assessment)
+    if notice := loaded.first_clips.observe(assessment, version):
+        assessment = replace(assessment, warnings=(*assessment.warnings, notice))
     return ScoreAnswer.of(assessment, bundle=loaded.bundle_id, target_version=version, request_id=request_id)

@@ -19,7 +19,7 @@ from models.bundle import Bundle, SectionCalibration, write_bundle
 from models.contents import LEVEL_QUANTILES
 from models.decision import Calibration
 from models.detector import Detector
-from models.encoder import Device
+from models.encoder import Device, Encoder
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec, log_mel, temporal_maximum
 from models.manifest import (
     ClipCounts,
@@ -98,12 +98,11 @@ def make_bundle(folder: Path, keys: Sequence[SectionKey] = (FAN_0, FAN_1, PUMP),
         versions={"numpy": np.__version__},
     )
     embedders = {member.file: _embedder(seed, mean, deviation) for seed, member in enumerate(members)}
-    bundle = Bundle(manifest, embedders, {}, {})
-    detector = Detector(bundle, device=Device.CPU, threads=1)
+    encoder = Encoder(list(embedders.values()), device=Device.CPU, threads=1)
     models, calibrations = {}, {}
     for key in keys:
-        source = detector.encode(log_mels[key, False], key.machine_type)
-        target = detector.encode(log_mels[key, True], key.machine_type)
+        own = manifest.members_of(key.machine_type)
+        source, target = (encoder.encode(log_mels[key, is_target], own) for is_target in (False, True))
         t_max = temporal_maximum(log_mels[key, False], mean, deviation)
         model = SectionModel(
             tuple(
@@ -120,11 +119,11 @@ def make_bundle(folder: Path, keys: Sequence[SectionKey] = (FAN_0, FAN_1, PUMP),
         scores = decision_score(held_out, Domain.SOURCE)
         levels = 10 * np.log10(np.mean(np.square(sounds[key, False]), axis=1))
         models[key] = model
-        calibrations[key, Domain.SOURCE] = _calibration(scores, ThresholdRule.HELD_OUT, levels)
+        calibrations[key, Domain.SOURCE] = _calibration(scores, ThresholdRule.HELD_OUT, levels, log_mels[key, False])
         if _has_target(key):
             first = score_section(model, target, None, Domain.TARGET)
             scores = decision_score(first, Domain.TARGET)
-            calibrations[key, Domain.TARGET] = _calibration(scores, ThresholdRule.PAPER, levels)
+            calibrations[key, Domain.TARGET] = _calibration(scores, ThresholdRule.PAPER, levels, log_mels[key, True])
     bundle = Bundle(manifest, embedders, models, calibrations)
     canary = Detector(bundle, device=Device.CPU, threads=1).record_canary(
         sounds[keys[0], False][:2, :CLIP_SAMPLES], keys[0], Domain.SOURCE
@@ -142,11 +141,13 @@ def _entry(key: SectionKey) -> SectionEntry:
     return SectionEntry(domains=domains, attributes=(NO_ATTRIBUTE,), clips=clips)
 
 
-def _calibration(scores: NDArray[np.float64], rule: ThresholdRule, levels: NDArray[np.floating]) -> SectionCalibration:
+def _calibration(
+    scores: NDArray[np.float64], rule: ThresholdRule, levels: NDArray[np.floating], log_mels: NDArray[np.float32]
+) -> SectionCalibration:
     return SectionCalibration(
         Calibration.from_scores(scores, rule),
-        mel_mean=np.zeros(N_MELS),
-        mel_deviation=np.ones(N_MELS),
+        mel_mean=log_mels.mean(axis=(0, 1), dtype=np.float64),
+        mel_deviation=log_mels.std(axis=(0, 1), dtype=np.float64),
         level_quantiles_dbfs=np.quantile(levels.astype(np.float64), LEVEL_QUANTILES),
     )
 

@@ -63,7 +63,7 @@ def test_the_answer_has_the_fields_of_the_contract(server: Server, bundle: Bundl
     assert set(answer["systems"]["adacos_resnet"]["terms"]) == {"section", "attribute", "target", "temporal_maximum"}
     assert set(answer["clip"]) == {"duration_s", "sample_rate_hz", "channels", "level_dbfs", "sha256", "windows"}
     assert answer["bundle"] == bundle.id
-    assert answer["explanation"] is None
+    assert (answer["explanation"] is None) == (answer["decision"] == "normal")
     assert answer["window_scores"] is None
     assert {"few_calibration_clips", "demonstration_bundle"} <= {warning["code"] for warning in answer["warnings"]}
 
@@ -99,8 +99,35 @@ def test_a_long_clip_has_a_score_for_each_window(server: Server) -> None:
 
 
 def test_an_explanation_can_be_asked_for(server: Server) -> None:
-    """It is null until it can be given."""
-    assert score(server, wav(sound(FAN_0, 205)), explain="true")["explanation"] is None
+    """An alarm is explained in any case, a normal clip when it is asked."""
+    normal, loud = wav(sound(FAN_0, 205)), sound(FAN_0, 205)
+    assert score(server, normal)["decision"] == "normal"
+    assert score(server, normal)["explanation"] is None
+    found = score(server, normal, explain="true")["explanation"]
+    assert set(found) == {"bands", "times", "changes", "nearest_attribute"}
+    assert [set(change) for change in found["changes"]] == [{"kind", "rate_hz", "deviation"}] * len(found["changes"])
+    loud[80_000:96_000] += 0.5 * np.sin(2 * np.pi * 5000 * np.arange(16_000) / 16_000).astype(np.float32)
+    answer = score(server, wav(loud))
+    assert answer["decision"] == "anomalous"
+    (band, *_), (moment, *_) = answer["explanation"]["bands"], answer["explanation"]["times"]
+    assert band["low_hz"] < 5000 < band["high_hz"]
+    assert (moment["start_s"], moment["end_s"]) == pytest.approx((5.0, 6.0), abs=0.3)
+
+
+def test_a_section_whose_first_clips_all_alarm_is_said_to_be_unknown(bundle: Bundle, tmp_path: Path) -> None:
+    """From the fifth on, until one is normal: then the section is known, and alarms are alarms."""
+    assert bundle.folder is not None
+    with Server(bundle.folder, tmp_path / "db" / "targets.db", tmp_path / "log") as fresh:
+        noise = np.random.default_rng(1).normal(0, 0.2, 160_000).astype(np.float32)
+
+        def said() -> bool:
+            answer = score(fresh, wav(noise))
+            assert answer["decision"] == "anomalous"
+            return "unknown_condition_or_fault" in {warning["code"] for warning in answer["warnings"]}
+
+        assert [said() for _ in range(6)] == [False] * 4 + [True] * 2
+        assert score(fresh, wav(sound(FAN_0, 205)))["decision"] == "normal"
+        assert [said() for _ in range(6)] == [False] * 6
 
 
 def test_the_request_id_is_honoured_or_made(server: Server) -> None:

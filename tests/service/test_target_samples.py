@@ -21,6 +21,7 @@ from sqlalchemy import event
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
+from models.systems import Features
 from models.vocabulary import Domain, SectionKey
 from service.adaptation import Adaptation
 from service.detection import Detection
@@ -77,8 +78,9 @@ def test_three_clips_adapt_a_section_at_once(server: Server, bundle: Bundle) -> 
 
     detector = Detector(bundle, device=Device.CPU, threads=1)
     heard = [detector.decode(clip) for clip in clips]
-    embeddings = [detector.encode(detector.analyse(clip).log_mels, "fan")[0] for clip in heard]
-    model = detector.fit_target(FAN_1, np.stack(embeddings), [clip.level_dbfs for clip in heard])
+    features = Features.joined([detector.analyse(clip) for clip in heard])
+    embeddings = detector.encode(detector.inputs(features), "fan")
+    model = detector.fit_target(FAN_1, features, embeddings, [clip.level_dbfs for clip in heard])
     offline = detector.score(detector.decode(audio), "fan", "01", Domain.TARGET, target=model)
     scored = score(server, FAN_1, audio).json()
     assert scored["anomaly_score"] == pytest.approx(offline.anomaly_score, rel=1e-4)
