@@ -34,13 +34,13 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
         partial.mkdir()
         try:
-            with _locked(partial):
+            with locked(partial):
                 _fill(partial, files)
                 _refuse_existing(folder)
                 partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise BundleError(
             folder, f"cannot be written ({error.strerror}). Check the disk's free space and the folder's permissions."
@@ -83,7 +83,7 @@ def _fill(partial: Path, files: Mapping[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
     for folder in folders:
-        _sync(folder)
+        sync_folder(folder)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -91,14 +91,15 @@ def _remove_leftovers(folder: Path) -> None:
     for path in folder.parent.iterdir():
         if leftover.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             try:
-                with _locked(path):
+                with locked(path):
                     shutil.rmtree(path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # another process is writing it, or was faster
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on ``folder``. Raises `BlockingIOError` where another process, or this one, holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +108,8 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let the disk know the names in ``folder``: a rename lasts only then, should the machine go down."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

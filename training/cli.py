@@ -86,7 +86,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     with _keras_started():
-        from training.pipeline import Run, Until, device, train
+        from training.keras_backend import device
+        from training.pipeline import Run, Until, train
 
     calibration = getattr(options, "calibration", None)
     recipe = adjusted(RECIPES[options.recipe], options.settings, calibration and ThresholdRule(calibration))
@@ -138,7 +139,7 @@ def _study(options: argparse.Namespace) -> int:
 def _baseline(options: argparse.Namespace) -> int:
     with _keras_started():
         from training.baselines.run import BaselineRun, train_baseline
-        from training.pipeline import device
+        from training.keras_backend import device
     from training.scored import SystemName
 
     run = BaselineRun.of(_recordings(options), SystemName(options.kind), options.seed, options.work)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
+from training.checkpoint import restore_checkpoint, save_checkpoint
 from training.curves import HISTORY_COLUMNS, Curve, thin
 from training.features import FeatureStore
 from training.labels import HeadClass, Labels
@@ -285,27 +286,19 @@ def _train_epoch(
     return np.array([epoch, mean[0], section, attribute, section_scale, attribute_scale, limited], np.float64)
 
 
-def _variables(model: keras.Model) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
-
-
 def _save_checkpoint(path: Path, model: keras.Model, average: RunningAverage, history: NDArray[np.float64]) -> None:
-    arrays = {f"variable_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
-    arrays |= {f"average_{i:04d}": value for i, value in enumerate(average.values)}
-    steps = np.array(average.steps)
-    write_atomically(path, lambda file: np.savez(file, history=history, steps=steps, **arrays))
+    averages = {f"average_{i:04d}": value for i, value in enumerate(average.values)}
+    save_checkpoint(path, model, history=history, steps=np.array(average.steps), **averages)
 
 
 def _restore(model: keras.Model, average: RunningAverage, path: Path) -> NDArray[np.float64]:
     """Load the checkpoint's variables and average and return its history; without one, an empty history."""
-    if not path.exists():
+    saved = restore_checkpoint(path, model)
+    if saved is None:
         return np.empty((0, len(HISTORY_COLUMNS)))
-    with np.load(path) as saved:
-        for i, variable in enumerate(_variables(model)):
-            variable.assign(saved[f"variable_{i:04d}"])
-        average.values = [saved[f"average_{i:04d}"] for i in range(len(average.values))]
-        average.steps = int(saved["steps"])
-        history: NDArray[np.float64] = saved["history"]
+    average.values = [saved[f"average_{i:04d}"] for i in range(len(average.values))]
+    average.steps = int(saved["steps"])
+    history: NDArray[np.float64] = saved["history"]
     _log.info("resuming %s after epoch %d", path.parent.name, len(history))
     return history
 

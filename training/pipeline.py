@@ -5,18 +5,16 @@ killed goes on where it stopped, and a stage alone is a run that ends early. Emb
 from the exported embedders, run by the encoder that serves them.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 
 from models.compact import FOLDS
 from models.encoder import EMBEDDING_SIZE, Device, Encoder
-from models.errors import BundleError, DataError
+from models.errors import BundleError
 from models.frontend import LogMelSpec
 from models.vocabulary import LossChoice
 from training.assemble import assemble_bundle, assemble_fused_bundle
@@ -33,6 +31,7 @@ from training.curves import Curve
 from training.export import export_embedder, member_name
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
 from training.fit import Lesson, Snapshot, fit_network, limited_epochs, load_snapshot, training_curve
+from training.keras_backend import be_deterministic
 from training.labels import label, needs_contrast
 from training.networks import build_embedder
 from training.parallel import cores
@@ -43,6 +42,7 @@ from training.recordings import Recording, training_recordings
 from training.references import calibrate as calibrate_references
 from training.references import fit_sections as fit_references
 from training.storage import write_atomically
+from training.work import alone_in, claim
 
 _log = logging.getLogger(__name__)
 
@@ -267,42 +267,11 @@ def _limited_epochs(run: Run) -> dict[str, int]:
     return {network.name: limited_epochs(run.work / "networks" / network.name) for network in run.networks}
 
 
-def device() -> str:
-    """Where Keras will train: backend and device. Raises `DataError` for a backend that is not trained with."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return f"jax on {jax.devices()[0].device_kind}"
-    if backend != "tensorflow":
-        raise DataError(f"Keras runs on {backend!r}. Set KERAS_BACKEND to tensorflow or jax, or unset it.")
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    return f"{backend} on " + (f"{len(gpus)} GPU" if gpus else f"CPU, {cores()} cores")
-
-
 def _refuse_closed_place(bundle: Path) -> None:
     """Say before hours of training, not after them, that no folder can be made there."""
     place = next(folder for folder in bundle.absolute().parents if os.path.lexists(folder))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise BundleError(bundle, f"{place} is no folder that can be written to. Name another place for the bundle.")
-
-
-@contextmanager
-def alone_in(work: Path) -> Iterator[None]:
-    """Hold the work folder: two runs in it would write each other's files. The kernel lets go when a run is killed."""
-    work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise DataError(f"Another run is at work in {work}. Wait for it, or choose another --work folder.") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _claim(run: Run, store: FeatureStore) -> None:
@@ -317,33 +286,6 @@ def _claim(run: Run, store: FeatureStore) -> None:
         "recordings": hashlib.sha256(json.dumps([store.digest, classes]).encode()).hexdigest(),
     }
     claim(run.work, mine)
-
-
-def claim(work: Path, mine: Mapping[str, Any]) -> None:
-    """Mark a work folder as that of a run, by all that decides its result.
-
-    Raises
-    ------
-    DataError : where it is marked as that of another.
-    """
-    path = work / "run.json"
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        differing = sorted(name for name in mine if theirs.get(name) != mine[name])
-        if differing:
-            raise DataError(
-                f"{work} holds the networks of a run with another {' and another '.join(differing)}. Choose "
-                "another --work folder, or delete this one to start anew."
-            )
-    write_atomically(path, lambda file: file.write(json.dumps(mine, indent=1).encode()))
-
-
-def be_deterministic() -> None:
-    """From now on equal training gives equal networks, where the backend can be asked for that."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
 
 
 def _fit(run: Run, lesson: Lesson, progress: Progress) -> None:

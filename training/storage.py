@@ -15,12 +15,3 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the disk know the names in ``folder``: a rename lasts only then, should the machine go down."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from tests.training.test_features import record
 from training import assemble, pipeline
 from training.export import export_embedder
 from training.fit import Snapshot
+from training.keras_backend import device
 from training.pipeline import Run, Until, train
 from training.recipe import RECIPES
 from training.recordings import Recording
@@ -74,7 +75,7 @@ def test_the_plan_ends_where_the_command_ends(tmp_path: Path) -> None:
 def test_another_backend_than_those_that_are_tested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(DataError, match="'torch'"):
-        pipeline.device()
+        device()
 
 
 def exported(folder: Path, gain: float) -> list[tuple[Snapshot, Path]]:

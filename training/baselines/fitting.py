@@ -8,18 +8,16 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from training.baselines.examples import Examples, epoch_steps
 from training.baselines.trained import Budget
+from training.checkpoint import restore_checkpoint, save_checkpoint
 from training.progress import Advance
-from training.storage import write_atomically
 
 
 def fit_network(
@@ -42,7 +40,8 @@ def fit_network(
     model = build()
     model.optimizer.build(model.trainable_variables)
     path = folder / "checkpoint.npz"
-    losses = _restore(model, path)
+    saved = restore_checkpoint(path, model)
+    losses: NDArray[np.float64] = np.empty(0) if saved is None else saved["losses"]
     advance(len(losses) * epoch_steps(len(examples.rows), budget))
     for epoch in range(len(losses) + 1, budget.epochs + 1):
         losses = np.append(losses, _train_epoch(model, examples, budget, seed, epoch, advance))
@@ -51,7 +50,7 @@ def fit_network(
                 f"Training of {folder.name} diverged in epoch {epoch}: the loss is {losses[-1]}. Check the recordings "
                 "with 'python -m training check'."
             )
-        _save(model, path, losses)
+        save_checkpoint(path, model, losses=losses)
     return model
 
 
@@ -65,23 +64,3 @@ def _train_epoch(
         count += len(given)
         advance(1)
     return total / count
-
-
-def _variables(model: keras.Model) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _save(model: keras.Model, path: Path, losses: NDArray[np.float64]) -> None:
-    arrays = {f"variable_{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
-    write_atomically(path, lambda file: np.savez(file, losses=losses, **arrays))
-
-
-def _restore(model: keras.Model, path: Path) -> NDArray[np.float64]:
-    """Load the checkpoint's variables and return the losses of its epochs; without one, none."""
-    if not path.exists():
-        return np.empty(0)
-    with np.load(path) as saved:
-        for i, variable in enumerate(_variables(model)):
-            variable.assign(saved[f"variable_{i:04d}"])
-        losses: NDArray[np.float64] = saved["losses"]
-    return losses

@@ -25,11 +25,12 @@ from training.baselines.thresholds import gamma_thresholds
 from training.baselines.trained import Arrays, Budget, Network, Trained
 from training.check_report import numbered
 from training.features import FeatureStore, extract_features, training_clips
+from training.keras_backend import be_deterministic
 from training.parallel import cores
-from training.pipeline import alone_in, be_deterministic, claim
 from training.progress import Advance, Progress, Stage, as_duration, matrix_rate
 from training.recordings import Recording, training_recordings
 from training.scored import SystemName
+from training.work import alone_in, claim
 
 
 class NetworkKind(Protocol):

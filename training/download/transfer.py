@@ -20,10 +20,11 @@ from typing import Self
 import httpx
 
 from models.errors import DownloadError
+from models.folders import sync_folder
 from training.download.patience import FAILURES, Again, Patience, check_status
 from training.download.places import Place
 from training.download.records import RemoteFile
-from training.storage import sync_folder, write_atomically
+from training.storage import write_atomically
 
 Advance = Callable[[int], object]
 """Called with the number of bytes that have come; negative where they must come again."""

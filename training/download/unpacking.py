@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from models.errors import ArchiveRefused, DataError, DownloadError
+from models.folders import sync_folder
 from training.download.labels import ground_truth_among, split_list_2020
 from training.download.places import Place, as_size
 from training.download.records import Archive
 from training.download.zips import Entry, clips_among, extract, open_archive, read_entries
 from training.recordings import survey
-from training.storage import sync_folder, write_atomically
+from training.storage import write_atomically
 
 
 class State(Enum):

@@ -21,10 +21,10 @@ from models.encoder import l2_normalised
 from models.errors import DataError
 from training.assemble import class_centers
 from training.fit import Lesson, Snapshot, fit_network, load_snapshot
+from training.keras_backend import be_deterministic
 from training.labels import label
 from training.networks import build_embedder
 from training.parallel import cores
-from training.pipeline import alone_in, be_deterministic
 from training.progress import Advance, Progress, Stage, as_duration, step_s
 from training.recipe import Recipe, ServedWeights
 from training.storage import write_atomically
@@ -33,6 +33,7 @@ from training.study.figures import Figures, measure
 from training.study.members import MemberScores, Scorer
 from training.study.modifications import MODIFICATIONS
 from training.study.plan import SYSTEMS, TRAININGS, StudiedSystem
+from training.work import alone_in
 
 _BATCH = 64
 
