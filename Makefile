@@ -41,7 +41,7 @@ format: .venv/complete
 	@touch $@
 
 .venv/complete: pyproject.toml constraints.txt | .venv/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,training,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,openvino,postgres,tracing,training,dev]'
 	@touch $@ .venv/serving
 
 # How the committed demonstration bundle and its clips were made; the bundle must not exist yet, and is made anew only
