@@ -40,7 +40,7 @@ def as_text(evaluation: Evaluation) -> str:
             tables += [_parts(evaluation, block, kind) for block in _blocks(evaluation)]
     tables += [_difference(difference) for difference in evaluation.differences]
     tables += [_spread(spread) for spread in evaluation.spread]
-    tables.append([*_in_words(evaluation), *(f"note: {note}" for note in evaluation.notes)])
+    tables.append([*in_words(evaluation), *(f"note: {note}" for note in evaluation.notes)])
     return "\n\n".join("\n".join(lines) for lines in tables if lines)
 
 
@@ -234,8 +234,8 @@ def _spread(spread: Spread) -> list[str]:
     ]
 
 
-def _in_words(evaluation: Evaluation) -> Iterator[str]:
-    """Where a baseline or the floor wins against the system in question."""
+def in_words(evaluation: Evaluation) -> Iterator[str]:
+    """Where a baseline or the floor wins against the system in question: a sentence a baseline."""
     first = evaluation.first
     if first.name is not SystemName.EARWITNESS:
         return
