@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from models.assessment import Assessment
 from models.detector import Detector
 from models.encoder import DeviceInfo
-from models.vocabulary import Decision, Domain, SectionKey
+from models.vocabulary import Decision, Domain, SectionKey, WarningCode
 from service.targets import Registration
 
 _SECTION = ("machine_type", "section", "domain")
@@ -88,6 +88,12 @@ class Metrics:
             "earwitness_deviation", "Robust standard deviations of the last clip's score.", _SECTION, registry=registry
         )
         self._level = Gauge("earwitness_level_dbfs", "Level of the last clip.", _SECTION, registry=registry)
+        self._below_normal = Gauge(
+            "earwitness_level_below_normal",
+            "1 when the last clip was quieter than normal: machine or microphone off.",
+            _SECTION,
+            registry=registry,
+        )
         self._last_clip = Gauge(
             "earwitness_last_clip_timestamp_seconds", "When the last clip was scored.", _SECTION, registry=registry
         )
@@ -166,6 +172,8 @@ class Metrics:
         if assessment.deviation is not None:
             self._deviation.labels(*labels).set(assessment.deviation)
         self._level.labels(*labels).set(assessment.clip.level_dbfs)
+        codes = {notice.code for notice in assessment.warnings}
+        self._below_normal.labels(*labels).set(WarningCode.LEVEL_BELOW_NORMAL in codes)
         self._last_clip.labels(*labels).set(time.time())
 
     def exposition(self) -> bytes:

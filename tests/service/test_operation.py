@@ -260,10 +260,21 @@ def test_metrics_are_there_from_the_start_and_count(server: Server) -> None:
     assert after[labelled("earwitness_p_value_bucket", **fan, le="0.1")] == 1
     assert after[labelled("earwitness_deviation", **fan)] > 10
     assert -30 < after[labelled("earwitness_level_dbfs", **fan)] < 0
+    assert after[labelled("earwitness_level_below_normal", **fan)] == 0
     assert time.time() - after[labelled("earwitness_last_clip_timestamp_seconds", **fan)] < 60
     for stage in ("decode", "features", "queue", "encode", "score"):
         assert after[labelled("earwitness_stage_seconds_count", stage=stage)] == 2
     assert after[labelled("earwitness_batch_size_count")] == 2
+
+
+def test_a_quiet_clip_is_exported_as_such(server: Server) -> None:
+    """1 where the answer has the warning, until a clip has its usual level again."""
+    quiet = labelled("earwitness_level_below_normal", **FIELDS)
+    for gain, exported in ((0.01, 1), (1.0, 0)):
+        audio = wav(gain * sound(FAN_0, 502))
+        answer = server.client.post("/score", data=FIELDS, files={"audio": ("clip.wav", audio)}).json()
+        assert ("level_below_normal" in {warning["code"] for warning in answer["warnings"]}) == bool(exported)
+        assert samples(server)[quiet] == exported
 
 
 def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
