@@ -30,7 +30,9 @@ _AHEAD = 4
 """Tasks a worker that are started before their results are asked for."""
 
 
-def spread(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None) -> Generator[Result, None, None]:
+def spread(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None
+) -> Generator[Result, None, None]:
     """``map(function, tasks)`` over ``workers`` processes (None: one a core); in this one where tasks are few.
 
     Tasks without a length are made as they are needed, and never counted as few.
