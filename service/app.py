@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from service import documentation, problems
 from service.middleware import UNKNOWN_ROUTE, RequestContext
 from service.resources import Resources
-from service.routes import health, inventory, scoring, target_samples
+from service.routes import bundles, health, inventory, scoring, target_samples
 from service.schemas import Problem
 from service.settings import Settings
 
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(RequestContext, metrics=resources.metrics)
     documentation.install(app)
-    for module in (scoring, target_samples, inventory, health):
+    for module in (scoring, target_samples, inventory, bundles, health):
         app.include_router(module.router)
     resources.metrics.know_routes([*app.openapi()["paths"], UNKNOWN_ROUTE])
     return app

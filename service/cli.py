@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--bundle", type=Path, help="the bundle folder (default: the demonstration bundle)")
     serve.add_argument("--host", help="the address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="the port to listen on (default 8000)")
+    serve.add_argument("--watch", action="store_true", default=None, help="follow the symbolic link that the bundle is")
     serve.set_defaults(run=_serve)
 
     score = commands.add_parser("score", help="score clips, folders of clips, or the clips of CSV manifests")
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(arguments)
-    chosen = {name: getattr(options, name, None) for name in ("bundle", "host", "port")}
+    chosen = {name: getattr(options, name, None) for name in ("bundle", "host", "port", "watch")}
     try:
         settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
     except ValidationError as error:

@@ -51,10 +51,14 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.NoSuchPath: Kind(404, "not-found", "Not found"),
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
+    errors.UnknownBundle: Kind(404, "unknown-bundle", "Unknown bundle"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
     errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
     errors.IdempotencyConflict: Kind(409, "idempotency-conflict", "Idempotency key used for another request"),
+    errors.NoPreviousBundle: Kind(409, "no-previous-bundle", "No previous bundle"),
+    errors.ReloadInProgress: Kind(409, "reload-in-progress", "Another bundle is being loaded"),
+    errors.BundleWatched: Kind(409, "bundle-watched", "A link says which bundle serves"),
     errors.BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     model_errors.ClipTooLong: Kind(413, "clip-too-long", "Clip too long"),
     errors.UnsupportedContentType: Kind(415, "unsupported-content-type", "Unsupported content type"),
@@ -65,11 +69,13 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.NonFiniteAudio: Kind(422, "non-finite-audio", "Audio is not finite"),
     model_errors.AudioError: Kind(422, "unusable-audio", "Audio cannot be used"),
     model_errors.TargetClipsError: Kind(422, "target-clips-refused", "Target clips refused"),
+    errors.BundleRefused: Kind(422, "bundle-refused", "Bundle refused"),
     errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand", retry_after_s=1),
     errors.ClientGone: Kind(CLIENT_GONE, "client-gone", "Client gone"),
     errors.NotReady: Kind(503, "not-ready", "Not ready", retry_after_s=5),
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
     errors.StoreError: Kind(503, "target-clips-unavailable", "Target clips unavailable", retry_after_s=5),
+    errors.PromotionError: Kind(503, "promotion-not-kept", "Promotion cannot be kept", retry_after_s=5),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
 }
 
@@ -87,7 +93,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     if kind is INTERNAL:
         _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
-    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable)):
+    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable, errors.PromotionError)):
         _log.error("%s request_id=%s", error, request_id)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
@@ -107,7 +113,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
 
 
 def _extensions(error: Exception) -> dict[str, Any]:
-    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection)):
+    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection, errors.UnknownBundle)):
         return {"known": list(error.known)}
     if isinstance(error, model_errors.TargetClipsError) and error.position is not None:
         return {"position": error.position}

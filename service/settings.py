@@ -37,6 +37,16 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """The port to listen on; 0 takes a free one and logs it."""
 
+    bundles_dir: Path = Path("bundles")
+    """The folder of the bundles that POST /bundle/reload names."""
+
+    watch: bool = False
+    """Whether the service follows the symbolic link that EARWITNESS_BUNDLE is: to another bundle, without a restart."""
+
+    promotion: Path | None = None
+    """The file that keeps which bundle was promoted last; by default beside the database's file, its name with
+    .promoted.json added."""
+
     device: Device = Device.AUTO
     """Where the networks run: cuda refuses to start where it cannot, auto falls back to the CPU and says so."""
 
@@ -91,6 +101,12 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
 
+    @field_validator("bundles_dir")
+    @classmethod
+    def _absolute_folder(cls, value: Path) -> Path:
+        """Errors name a folder that can be found."""
+        return value.absolute()
+
     def false_alarm_rate_of(self, key: SectionKey) -> float:
         """The share that holds for a section: its own, its machine type's, or the common one."""
         own, common = f"{key.machine_type}/{key.section}", self.false_alarm_rate
@@ -100,6 +116,12 @@ class Settings(BaseSettings):
     def database_file(self) -> Path:
         """The SQLite file behind `database`."""
         return Path(self.database.removeprefix(_SQLITE))
+
+    @property
+    def promotion_file(self) -> Path:
+        """Where the promoted bundle's name is kept."""
+        file = self.database_file
+        return self.promotion or file.with_name(f"{file.name}.promoted.json")
 
 
 def unknown_variables() -> list[str]:

@@ -1,5 +1,6 @@
 """What every route has: the app's resources, the request's id, and the refusal of query parameters it does not know."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -14,8 +15,9 @@ async def _resources(request: Request) -> Resources:
     return resources
 
 
-async def _loaded(request: Request) -> Loaded:
-    return (await _resources(request)).loaded
+async def _loaded(request: Request) -> AsyncIterator[Loaded]:
+    with (await _resources(request)).hold() as loaded:
+        yield loaded
 
 
 async def _request_id(request: Request) -> str:
@@ -40,13 +42,15 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
-    404: "Unknown machine type or section; `known` lists those there are.",
-    409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's.",
+    404: "Unknown machine type, section or bundle; `known` lists those there are.",
+    409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's; or "
+    "no bundle can be put in service now.",
     413: "The body is too large or the clip too long.",
     415: "Not audio, or a content type that is not read here.",
-    422: "Audio that cannot be scored: too short, silent, not finite, not decodable.",
+    422: "Audio that cannot be scored: too short, silent, not finite, not decodable; or a bundle that cannot serve.",
     429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
-    503: "Not ready, shutting down, or the database of target clips unavailable. Retry-After says when to come back.",
+    503: "Not ready, shutting down, or the database of target clips or another file unavailable. Retry-After says when "
+    "to come back.",
     504: "The request's deadline passed.",
 }
 

@@ -59,7 +59,7 @@ async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId
     return BundleAnswer(
         bundle=loaded.bundle_id,
         name=manifest.name,
-        path=str(resources.settings.bundle),
+        path=str(loaded.folder),
         format_version=manifest.format_version,
         demonstration=manifest.demonstration,
         systems=list(manifest.systems),
