@@ -5,6 +5,9 @@
     EarwitnessError                 models/errors.py
     └── ServiceError
         ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
+        ├── Unauthorized            no key, or one that is not known
+        ├── Forbidden               a key without the scope that is needed
+        ├── KeysError               the keys cannot be read or written, or there is none where one is needed
         ├── NoSuchPath              nothing is served there
         ├── MethodNotAllowed
         ├── BodyTooLarge
@@ -40,6 +43,18 @@ class MalformedRequest(ServiceError):
     def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
         self.fields = tuple(fields)
         super().__init__(message)
+
+
+class Unauthorized(ServiceError):
+    """A request without a key that is known."""
+
+
+class Forbidden(ServiceError):
+    """A key without the scope that the request needs."""
+
+
+class KeysError(ServiceError):
+    """The keys cannot be read or written, or none is there where one is needed."""
 
 
 class NoSuchPath(ServiceError):

@@ -29,7 +29,14 @@ CLIENT_GONE = 499
 """What the log and the metrics call an answer that nobody waits for (the convention of proxies; it is never sent)."""
 
 _log = logging.getLogger("service.problems")
-_HANGING_UP = (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed, errors.Draining)
+_HANGING_UP = (
+    errors.BodyTooLarge,
+    errors.QueueFull,
+    errors.DeadlinePassed,
+    errors.Draining,
+    errors.Unauthorized,
+    errors.Forbidden,
+)
 """What is answered on a connection's last breath: the rest of its body is not worth reading, nor another request."""
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -48,6 +55,8 @@ INTERNAL = Kind(500, "internal-error", "Internal error")
 KINDS: Mapping[type[Exception], Kind] = {
     errors.MalformedRequest: Kind(400, "malformed-request", "Malformed request"),
     model_errors.InvalidName: Kind(400, "invalid-name", "Invalid name"),
+    errors.Unauthorized: Kind(401, "unauthorized", "Key needed"),
+    errors.Forbidden: Kind(403, "forbidden", "Scope missing"),
     errors.NoSuchPath: Kind(404, "not-found", "Not found"),
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
@@ -76,6 +85,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
     errors.StoreError: Kind(503, "target-clips-unavailable", "Target clips unavailable", retry_after_s=5),
     errors.PromotionError: Kind(503, "promotion-not-kept", "Promotion cannot be kept", retry_after_s=5),
+    errors.KeysError: Kind(503, "keys-unavailable", "Keys cannot be read", retry_after_s=5),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
 }
 
@@ -93,7 +103,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     if kind is INTERNAL:
         _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
-    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable, errors.PromotionError)):
+    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable, errors.PromotionError, errors.KeysError)):
         _log.error("%s request_id=%s", error, request_id)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
@@ -107,6 +117,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, _HANGING_UP):
         headers["Connection"] = "close"
     return JSONResponse(content, kind.status, headers, MEDIA_TYPE)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from models.errors import EarwitnessError
+from service.access import Gate, KeyFile
 from service.admission import Admission
 from service.errors import NotReady, ServiceError
 from service.loading import Loaded
@@ -32,6 +33,7 @@ class Resources:
         self.admission = Admission(settings.queue_capacity, settings.max_bytes_in_hand)
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
+        self.gate = Gate(KeyFile(settings.keys), required=settings.keys_required)
         self.serving = Serving(settings, self.metrics)
         self._store: TargetStore | None = None
 

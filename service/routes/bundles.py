@@ -4,12 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from service.access import Scope
+from service.audit import note
 from service.loading import LOADING_S
 from service.requests import JSON, deadline, read_json
-from service.routes.common import InResources, RequestId, problems, query_of
+from service.routes.common import InResources, RequestId, needs, problems, query_of
 from service.schemas import ReloadAnswer, ReloadParameters
 
-router = APIRouter(prefix="/bundle", tags=["operation"], dependencies=[query_of()])
+router = APIRouter(prefix="/bundle", tags=["operation"], dependencies=[needs(Scope.ADMIN), query_of()])
 
 _OPENAPI: dict[str, Any] = {
     "requestBody": {"required": True, "content": {JSON: {"schema": ReloadParameters.model_json_schema()}}}
@@ -34,6 +36,7 @@ async def reload(request: Request, resources: InResources, request_id: RequestId
     async with resources.admission.until(due):
         wanted = await read_json(request, ReloadParameters)
         resources.check_ready()
+        note(request.scope, bundle=wanted.bundle)
         return ReloadAnswer.of(await resources.serving.reload(wanted.bundle), request_id)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.access import Scope
 from service.problems import MEDIA_TYPE
 from service.requests import refuse_unknown
 from service.resources import Loaded, Resources
@@ -34,14 +35,26 @@ def query_of(*known: str) -> Any:
     return Depends(check)
 
 
+def needs(*scopes: Scope) -> Any:
+    """A dependency that refuses who has no key with any of ``scopes``, where keys are needed."""
+
+    async def check(request: Request) -> None:
+        gate = (await _resources(request)).gate
+        request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+
+    return Depends(check)
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the errors that a path can answer with."""
+    """The OpenAPI entries of the errors that a path can answer with; where keys are needed, every path has two more."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in (*statuses, 401, 403)}
 
 
 _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
+    401: "No key, or one that is not known.",
+    403: "The key lacks the scope that is needed.",
     404: "Unknown machine type, section or bundle; `known` lists those there are.",
     409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's; or "
     "no bundle can be put in service now.",
