@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, and never change after.
+"""Folders and files that are written whole or not at all; folders never change after.
 
 A folder is written under a hidden name beside its place, synced to the disk and renamed. Its writer holds a lock on it,
 which the kernel lets go when the writer dies: so the next writer can tell what a killed one left behind from what
@@ -45,6 +45,27 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise BundleError(
             folder, f"cannot be written ({error.strerror}). Check the disk's free space and the folder's permissions."
         ) from error
+
+
+def replace_file(file: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write ``content`` as ``file``, whole or not at all; once this returns it lasts, should the machine go down.
+
+    Raises
+    ------
+    OSError : where the disk refuses.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(descriptor)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)
 
 
 def list_folder(folder: Path) -> frozenset[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import httpx
+from pydantic import SecretStr
 from tqdm import tqdm
 
 from models.detector import Detector
@@ -232,8 +233,9 @@ class _Nobody:
 class HttpScorer:
     """Scores with the service at ``url``; asks again where it is busy or slow."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=120.0)
+    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key.get_secret_value()}"}
+        self._client = httpx.Client(base_url=url, timeout=120.0, headers=headers)
 
     def __enter__(self) -> Self:
         """Ask which bundle it serves."""

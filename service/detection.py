@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from models.assessment import Assessment
@@ -37,10 +38,8 @@ class Detection:
         self._max_clip_s = max_clip_s
         self._observer = observer
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
-        machine_types = {key.machine_type for key in detector.sections}
-        self._machine_type_of = {detector.members_of(machine_type): machine_type for machine_type in machine_types}
         self.batcher: Batcher[tuple[int, ...], Inputs, Embeddings] = Batcher(
-            self._encode, capacity=capacity, max_batch=max_batch, observer=observer
+            partial(_encode, detector), capacity=capacity, max_batch=max_batch, observer=observer
         )
 
     async def score(
@@ -104,9 +103,11 @@ class Detection:
         self._observer.observe_stage("features", time.perf_counter() - decoded)
         return clip, features
 
-    def _encode(self, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
-        embeddings = self.detector.encode(joined(clips), self._machine_type_of[members])
-        return split(embeddings, [window_count(clip) for clip in clips])
+
+def _encode(detector: Detector, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
+    """No method: a batcher that held what holds it would keep a bundle out of service in memory."""
+    embeddings = detector.encode_by(joined(clips), members)
+    return split(embeddings, [window_count(clip) for clip in clips])
 
 
 def _cut(clip: Clip) -> Clip:

@@ -5,12 +5,21 @@
     EarwitnessError                 models/errors.py
     └── ServiceError
         ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
+        ├── Unauthorized            no key, or one that is not known
+        ├── Forbidden               a key without the scope that is needed
+        ├── KeysError               the keys cannot be read or written, or there is none where one is needed
         ├── NoSuchPath              nothing is served there
         ├── MethodNotAllowed
         ├── BodyTooLarge
         ├── UnsupportedContentType  of the body as a whole; what a clip's bytes are is `models.errors.NotAudio`
         ├── IdempotencyConflict     another request under the same key
         ├── QueueFull
+        ├── UnknownBundle           no bundle of that name in the bundles' folder
+        ├── BundleRefused           one that cannot serve; the one before goes on
+        ├── NoPreviousBundle        nothing to go back to
+        ├── ReloadInProgress        another bundle is being loaded
+        ├── BundleWatched           a link says what serves, and no request
+        ├── PromotionError          what was promoted cannot be kept, or not be read
         ├── NotReady                loading, or refused at loading
         ├── Draining
         ├── DeadlinePassed
@@ -34,6 +43,18 @@ class MalformedRequest(ServiceError):
     def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
         self.fields = tuple(fields)
         super().__init__(message)
+
+
+class Unauthorized(ServiceError):
+    """A request without a key that is known."""
+
+
+class Forbidden(ServiceError):
+    """A key without the scope that the request needs."""
+
+
+class KeysError(ServiceError):
+    """The keys cannot be read or written, or none is there where one is needed."""
 
 
 class NoSuchPath(ServiceError):
@@ -62,6 +83,34 @@ class IdempotencyConflict(ServiceError):
 
 class QueueFull(ServiceError):
     """As many requests are in hand as the service may hold."""
+
+
+class UnknownBundle(ServiceError):
+    """There is no bundle of this name; ``known`` are those there are."""
+
+    def __init__(self, message: str, known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        super().__init__(message)
+
+
+class BundleRefused(ServiceError):
+    """A bundle that cannot take over: damaged, of another format, or with other scores here."""
+
+
+class NoPreviousBundle(ServiceError):
+    """A rollback where no bundle was replaced."""
+
+
+class ReloadInProgress(ServiceError):
+    """A reload while another one is under way."""
+
+
+class BundleWatched(ServiceError):
+    """A reload by a request, where the service follows a link."""
+
+
+class PromotionError(ServiceError):
+    """Which bundle was promoted cannot be kept, or not be read."""
 
 
 class NotReady(ServiceError):

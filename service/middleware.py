@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.audit import audit
 from service.errors import Draining
 from service.telemetry import Metrics
 
@@ -20,6 +21,14 @@ UNKNOWN_ROUTE = "unknown"
 
 MALFORMED = "malformed"
 """The key in ``scope["state"]`` under which the HTTP protocol leaves the error of a body that is none."""
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer that has none of its own: nothing in it is to be kept, framed, run or guessed at."""
 
 _WATCHING = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by whoever watches: their successes would bury the rest of the log."""
@@ -49,7 +58,10 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         async def body() -> Message:
@@ -69,12 +81,14 @@ class RequestContext:
                 raise
             await problems.problem(scope, error)(scope, receive, answer)
         finally:
+            route, status = getattr(scope.get("route"), "path", UNKNOWN_ROUTE), status or problems.CLIENT_GONE
+            audit(scope, route, status)
             record(
                 self._metrics,
-                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                route=route,
                 method=scope["method"],
                 path=scope["path"],
-                status=status or problems.CLIENT_GONE,
+                status=status,
                 seconds=time.perf_counter() - begun,
                 request_id=request_id,
             )

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
+from service.access import Access, is_loopback
 
 _DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
@@ -36,6 +37,29 @@ class Settings(BaseSettings):
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """The port to listen on; 0 takes a free one and logs it."""
+
+    bundles_dir: Path = Path("bundles")
+    """The folder of the bundles that POST /bundle/reload names."""
+
+    watch: bool = False
+    """Whether the service follows the symbolic link that EARWITNESS_BUNDLE is: to another bundle, without a restart."""
+
+    promotion: Path | None = None
+    """The file that keeps which bundle was promoted last; by default beside the database's file, its name with
+    .promoted.json added."""
+
+    access: Access | None = None
+    """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
+    this machine alone."""
+
+    keys: Path = Path("data/keys.json")
+    """The file that keeps the digests of API keys; python -m service keys makes them."""
+
+    api_key: SecretStr | None = None
+    """The key that score --url sends."""
+
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Another port for GET /metrics, which is then not served on the common one."""
 
     device: Device = Device.AUTO
     """Where the networks run: cuda refuses to start where it cannot, auto falls back to the CPU and says so."""
@@ -91,6 +115,12 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
 
+    @field_validator("bundles_dir", "keys")
+    @classmethod
+    def _absolute_path(cls, value: Path) -> Path:
+        """Errors name a place that can be found."""
+        return value.absolute()
+
     def false_alarm_rate_of(self, key: SectionKey) -> float:
         """The share that holds for a section: its own, its machine type's, or the common one."""
         own, common = f"{key.machine_type}/{key.section}", self.false_alarm_rate
@@ -100,6 +130,17 @@ class Settings(BaseSettings):
     def database_file(self) -> Path:
         """The SQLite file behind `database`."""
         return Path(self.database.removeprefix(_SQLITE))
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether only who has a key is answered."""
+        return self.access is Access.KEYS or (self.access is None and not is_loopback(self.host))
+
+    @property
+    def promotion_file(self) -> Path:
+        """Where the promoted bundle's name is kept."""
+        file = self.database_file
+        return self.promotion or file.with_name(f"{file.name}.promoted.json")
 
 
 def unknown_variables() -> list[str]:

@@ -4,6 +4,7 @@ Base units, no ids as labels, and every label set that is known when a bundle is
 over a series that appears with its first alarm would miss that alarm.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
@@ -24,6 +25,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _P_VALUES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _STAGES = ("decode", "features", "queue", "encode", "score")
+RELOADS = ("promoted", "refused")
 
 
 class Outcome(StrEnum):
@@ -103,10 +105,27 @@ class Metrics:
             _SECTION,
             registry=registry,
         )
+        self._reloads = Counter(
+            "earwitness_reloads",
+            "Bundles that took over while the service ran, or were refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._bundle = Gauge(
+            "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=registry
+        )
+        self._device = Gauge(
+            "earwitness_device_info",
+            "Where the networks run.",
+            ["requested", "running", "fallback"],
+            registry=registry,
+        )
         self._ages = _TargetAges()
         registry.register(self._ages)
         for stage in _STAGES:
             self._stages.labels(stage)
+        for outcome in RELOADS:
+            self._reloads.labels(outcome)
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Create the series of every route."""
@@ -121,29 +140,39 @@ class Metrics:
         self._queue_depth.set_function(depth)
 
     def know_bundle(self, detector: Detector) -> None:
-        """Create the series of every section of the bundle, and say what is loaded and where it runs."""
+        """Create the series of every section of the bundle, and say what is loaded and where it runs.
+
+        Of a section that another bundle had too the series go on.
+        """
         for key in detector.sections:
             for domain in Domain:
                 labels = (key.machine_type, key.section, domain.value)
                 self._p_value.labels(*labels)
                 for decision in Decision:
                     self._decisions.labels(*labels, decision.value)
+        self._false_alarm_rate.clear()
         for (key, domain), calibration in detector.calibrations.items():
             if calibration.threshold is not None:
                 labels = (key.machine_type, key.section, domain.value)
                 self._false_alarm_rate.labels(*labels).set(1.0 - calibration.percentile / 100.0)
         demonstration = str(detector.bundle.manifest.demonstration).lower()
-        bundle = Gauge(
-            "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=self.registry
-        )
-        bundle.labels(detector.bundle.id, demonstration).set(1)
-        device = Gauge(
-            "earwitness_device_info",
-            "Where the networks run.",
-            ["requested", "running", "fallback"],
-            registry=self.registry,
-        )
-        device.labels(*_device_labels(detector.device)).set(1)
+        self._bundle.clear()
+        self._bundle.labels(detector.bundle.id, demonstration).set(1)
+        self._device.clear()
+        self._device.labels(*_device_labels(detector.device)).set(1)
+
+    def forget(self, sections: Iterable[SectionKey]) -> None:
+        """Drop the series of sections that no bundle has any more."""
+        for key, domain in itertools.product(sections, Domain):
+            labels = (key.machine_type, key.section, domain.value)
+            for metric in (self._p_value, self._deviation, self._level, self._last_clip):
+                metric.remove(*labels)
+            for decision in Decision:
+                self._decisions.remove(*labels, decision.value)
+
+    def observe_reload(self, outcome: str) -> None:
+        """Count a bundle that was to take over: one of `RELOADS`."""
+        self._reloads.labels(outcome).inc()
 
     def know_registrations(self, registrations: Collection[Registration]) -> None:
         """Replace the registrations whose age is exported."""

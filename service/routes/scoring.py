@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from models.vocabulary import Domain
+from service.access import Scope
 from service.admission import Hold
 from service.requests import (
     AUDIO_TYPES,
@@ -21,10 +22,10 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded, Resources
-from service.routes.common import InLoaded, InResources, RequestId, problems
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems
 from service.schemas import ScoreAnswer, ScoreParameters
 
-router = APIRouter(tags=["scoring"])
+router = APIRouter(tags=["scoring"], dependencies=[needs(Scope.SCORE)])
 
 _PARAMETERS: dict[str, Any] = {
     "machine_type": {"type": "string", "examples": ["fan"]},

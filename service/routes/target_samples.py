@@ -7,7 +7,9 @@ from fastapi import APIRouter, Request, status
 from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import UnknownMachineType, UnknownSection
 from models.vocabulary import SectionKey
+from service.access import Scope
 from service.adaptation import Target
+from service.audit import note
 from service.requests import (
     MULTIPART,
     content_type,
@@ -20,10 +22,10 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded, Resources
-from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
 from service.schemas import RegistrationParameters, TargetSamples, TargetSamplesAnswer, TargetSamplesListing
 
-router = APIRouter(prefix="/target-samples", tags=["target samples"], dependencies=[query_of()])
+router = APIRouter(prefix="/target-samples", tags=["target samples"], dependencies=[needs(Scope.REGISTER), query_of()])
 
 _OPENAPI: dict[str, Any] = {
     "parameters": [
@@ -88,6 +90,7 @@ async def register(
             key = loaded.find(wanted.machine_type, wanted.section)
             work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
+            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             await _refresh(resources, loaded)
             return _answer(target, loaded, request_id)
 
