@@ -110,9 +110,18 @@ class Detector:
         device: Device = Device.AUTO,
         threads: int | None = None,
         false_alarm_rate: Callable[[SectionKey], float] | None = None,
+        public_key: Path | None = None,
     ) -> Self:
-        """Read a bundle's folder (or a symbolic link to one), check it, and open it on ``device``."""
-        return cls(read_bundle(folder), device=device, threads=threads, false_alarm_rate=false_alarm_rate)
+        """Read a bundle's folder (or a symbolic link to one), check it, and open it on ``device``.
+
+        With the file of a ``public_key``, only a bundle that its owner has signed.
+        """
+        return cls(
+            read_bundle(folder, public_key=public_key),
+            device=device,
+            threads=threads,
+            false_alarm_rate=false_alarm_rate,
+        )
 
     def close(self) -> None:
         """Give back the threads; nothing more can be encoded."""

@@ -13,6 +13,7 @@ from service.resources import Resources
 from service.routes import bundles, health, inventory, scoring, target_samples
 from service.schemas import Problem
 from service.settings import Settings
+from service.tracing import TracedRequests
 
 _DESCRIPTION = """Listens to machines and says when one sounds wrong.
 
@@ -61,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.resources = resources
     problems.install(app)
+    if resources.tracing is not None:
+        app.add_middleware(TracedRequests, tracing=resources.tracing)
     app.add_middleware(RequestContext, metrics=resources.metrics)
     documentation.install(app)
     for module in (scoring, target_samples, inventory, bundles, health):

@@ -166,6 +166,7 @@ class LocalScorer:
             device=settings.device,
             threads=settings.threads,
             false_alarm_rate=settings.false_alarm_rate_of,
+            public_key=settings.public_key,
         )
         self.bundle = detector.bundle.id
         with ExitStack() as opened:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
+from service.logs import LogFormat, configure
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
@@ -80,9 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = ".".join(map(str, one["loc"]))
             print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {one['input']!r})", file=sys.stderr)
         return FAILED
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure(settings.log_level, settings.log_format if options.command == "serve" else LogFormat.TEXT)
     for variable in unknown_variables():
         _log.warning("%s names no setting and is ignored", variable)
     try:

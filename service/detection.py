@@ -17,6 +17,7 @@ from models.detector import Detector
 from models.systems import Embeddings, Features, Inputs, TargetModel, joined, split, window_count
 from models.vocabulary import Decision, Domain, SectionKey
 from service.batching import Batcher, BatchObserver
+from service.tracing import stage
 
 Result = TypeVar("Result")
 
@@ -56,8 +57,10 @@ class Detection:
 
         ``target`` holds the target clips in force where the domain asks for them.
         """
-        clip, features = await self.in_thread(self._hear, audio)
-        embeddings = await self.embed(key, self.detector.inputs(features), deadline)
+        with stage("hear"):
+            clip, features = await self.in_thread(self._hear, audio)
+        with stage("embed"):
+            embeddings = await self.embed(key, self.detector.inputs(features), deadline)
 
         def assess() -> Assessment:
             begun = time.perf_counter()
@@ -68,7 +71,8 @@ class Detection:
             self._observer.observe_stage("score", time.perf_counter() - begun)
             return assessment
 
-        return await self.in_thread(assess)
+        with stage("assess"):
+            return await self.in_thread(assess)
 
     async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Features]:
         """A target clip cut to its first ten seconds, and the features of that one window."""

@@ -96,6 +96,7 @@ async def load_bundle(settings: Settings, folder: Path, store: TargetStore, obse
         device=settings.device,
         threads=settings.threads,
         false_alarm_rate=settings.false_alarm_rate_of,
+        public_key=settings.public_key,
     )
     _log.info("loaded bundle %s from %s, running on %s", detector.bundle.id, folder, detector.device.running)
     if detector.device.fallback:

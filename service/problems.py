@@ -101,10 +101,10 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     request_id = scope["state"]["request_id"]
     detail = str(error)
     if kind is INTERNAL:
-        _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
+        _log.error("%s %s failed", scope["method"], quote(scope["path"]), exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
     if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable, errors.PromotionError, errors.KeysError)):
-        _log.error("%s request_id=%s", error, request_id)
+        _log.error("%s", error)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
 
 from models.errors import EarwitnessError
 from service.access import Gate, KeyFile
@@ -18,6 +19,7 @@ from service.serving import Serving
 from service.settings import Settings
 from service.targets import TargetStore
 from service.telemetry import Metrics
+from service.tracing import Tracing
 
 __all__ = ["Loaded", "Resources"]
 
@@ -34,6 +36,8 @@ class Resources:
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
         self.gate = Gate(KeyFile(settings.keys), required=settings.keys_required)
+        endpoint = settings.traces_endpoint
+        self.tracing = None if endpoint is None else Tracing(endpoint, version("earwitness"))
         self.serving = Serving(settings, self.metrics)
         self._store: TargetStore | None = None
 
@@ -85,6 +89,8 @@ class Resources:
             await self.serving.close(self.settings.drain_s)
             if self._store is not None:
                 self._store.close()
+            if self.tracing is not None:
+                await asyncio.to_thread(self.tracing.close)
 
     async def _load(self) -> None:
         begun = time.perf_counter()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.errors import BundleError, BundleNotFound, DeviceUnavailable, EarwitnessError
+from models.errors import BundleError, BundleNotFound, DeviceUnavailable, EarwitnessError, SigningKeyError
 from models.manifest import FILE_NAME
 from models.vocabulary import check_name
 from service.adaptation import Target
@@ -154,7 +154,7 @@ class Serving:
         except BundleNotFound as error:
             known = await asyncio.to_thread(_bundles, self._settings.bundles_dir)
             raise UnknownBundle(f"Bundle {old.bundle_id} goes on serving: {error}", known) from error
-        except (BundleError, DeviceUnavailable) as error:
+        except (BundleError, DeviceUnavailable, SigningKeyError) as error:
             raise BundleRefused(f"Bundle {old.bundle_id} goes on serving: {error}") from error
         except EarwitnessError:
             raise

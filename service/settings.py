@@ -11,6 +11,7 @@ import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
 from service.access import Access, is_loopback
+from service.logs import LogFormat
 
 _DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
@@ -47,6 +48,10 @@ class Settings(BaseSettings):
     promotion: Path | None = None
     """The file that keeps which bundle was promoted last; by default beside the database's file, its name with
     .promoted.json added."""
+
+    public_key: Path | None = None
+    """The file of the public key whose owner must have signed a bundle; without one, unsigned bundles are served
+    too."""
 
     access: Access | None = None
     """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
@@ -106,6 +111,12 @@ class Settings(BaseSettings):
 
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """What is logged: debug, info, warning or error."""
+
+    log_format: LogFormat | None = None
+    """How the service writes its log: json or text; by default text on a terminal, and json elsewhere."""
+
+    traces_endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://collector:4318/v1/traces. Needs the extra tracing."""
 
     @field_validator("database")
     @classmethod

@@ -18,6 +18,7 @@ from models.assessment import Assessment
 from models.detector import Detector
 from models.encoder import DeviceInfo
 from models.vocabulary import Decision, Domain, SectionKey, WarningCode
+from service.alarms import WANDER, alarm_share
 from service.targets import Registration
 
 _SECTION = ("machine_type", "section", "domain")
@@ -105,6 +106,12 @@ class Metrics:
             _SECTION,
             registry=registry,
         )
+        self._alarm_share = Gauge(
+            "earwitness_alarm_share",
+            "The share of anomalous clips in a window above which a section sounds wrong.",
+            ["machine_type", "section", "window"],
+            registry=registry,
+        )
         self._reloads = Counter(
             "earwitness_reloads",
             "Bundles that took over while the service ran, or were refused.",
@@ -151,10 +158,15 @@ class Metrics:
                 for decision in Decision:
                     self._decisions.labels(*labels, decision.value)
         self._false_alarm_rate.clear()
+        self._alarm_share.clear()
         for (key, domain), calibration in detector.calibrations.items():
             if calibration.threshold is not None:
                 labels = (key.machine_type, key.section, domain.value)
-                self._false_alarm_rate.labels(*labels).set(1.0 - calibration.percentile / 100.0)
+                rate = 1.0 - calibration.percentile / 100.0
+                self._false_alarm_rate.labels(*labels).set(rate)
+                for window in WANDER if domain is Domain.SOURCE else ():
+                    share = alarm_share(len(calibration.scores), rate, window)
+                    self._alarm_share.labels(key.machine_type, key.section, window).set(share)
         demonstration = str(detector.bundle.manifest.demonstration).lower()
         self._bundle.clear()
         self._bundle.labels(detector.bundle.id, demonstration).set(1)
@@ -165,7 +177,7 @@ class Metrics:
         """Drop the series of sections that no bundle has any more."""
         for key, domain in itertools.product(sections, Domain):
             labels = (key.machine_type, key.section, domain.value)
-            for metric in (self._p_value, self._deviation, self._level, self._last_clip):
+            for metric in (self._p_value, self._deviation, self._level, self._below_normal, self._last_clip):
                 metric.remove(*labels)
             for decision in Decision:
                 self._decisions.remove(*labels, decision.value)
