@@ -51,6 +51,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.NoSuchPath: Kind(404, "not-found", "Not found"),
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
+    errors.UnknownTargetVersion: Kind(404, "unknown-target-version", "Unknown version of target clips"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
     errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
@@ -107,7 +108,7 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
 
 
 def _extensions(error: Exception) -> dict[str, Any]:
-    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection)):
+    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection, errors.UnknownTargetVersion)):
         return {"known": list(error.known)}
     if isinstance(error, model_errors.TargetClipsError) and error.position is not None:
         return {"position": error.position}

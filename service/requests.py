@@ -27,6 +27,7 @@ AUDIO_TYPES = frozenset(
 MULTIPART = "multipart/form-data"
 _FORM_OVERHEAD_BYTES = 64 * 1024
 """What boundaries, part headers and text fields may add to the clips of a multipart body."""
+_MOST_JSON_BYTES = 16 * 1024
 _KEY_PATTERN = r"[\x21-\x7e]{1,255}"
 
 Result = TypeVar("Result")
@@ -64,6 +65,21 @@ async def _bounded(request: Request, limit: int, hold: Hold, overhead: int = 0) 
             raise _too_large(received, limit)
         hold(len(chunk))
         yield chunk
+
+
+async def read_json(request: Request, model: type[Parameters], hold: Hold) -> Parameters:
+    """A small JSON body as ``model``; each name once, none missing, none unknown."""
+    body = io.BytesIO()
+    async for chunk in _bounded(request, _MOST_JSON_BYTES, hold):
+        body.write(chunk)
+    try:
+        return model.model_validate_json(body.getvalue())
+    except ValidationError as error:
+        wrong = [(".".join(map(str, one["loc"])) or "the body", one["msg"]) for one in error.errors()]
+        detail = "; ".join(f"{name}: {message}" for name, message in wrong)
+        raise MalformedRequest(
+            f"{detail[:400]}. See /docs for what is expected.", [name for name, _ in wrong]
+        ) from error
 
 
 def _too_large(size: int, limit: int) -> BodyTooLarge:

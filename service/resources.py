@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from service.admission import Admission
 from service.detection import Detection
 from service.errors import NotReady, ServiceError
 from service.first_clips import FirstClips
+from service.registered import Registered
 from service.settings import Settings
 from service.targets import TargetStore
 from service.telemetry import Metrics
@@ -70,7 +71,7 @@ class Resources:
         self.on_refusal: Callable[[], None] = lambda: None
         self._loaded: Loaded | None = None
         self._detection: Detection | None = None
-        self._store: TargetStore | None = None
+        self._opened = ExitStack()
 
     @property
     def loaded(self) -> Loaded:
@@ -107,8 +108,7 @@ class Resources:
             await asyncio.gather(loading, return_exceptions=True)
             if self._detection is not None:
                 await self._detection.close(self.settings.drain_s)
-            if self._store is not None:
-                self._store.close()
+            self._opened.close()
 
     async def _load(self) -> None:
         begun = time.perf_counter()
@@ -125,14 +125,22 @@ class Resources:
             self.metrics.ready.set(1)
             _log.info("ready after %.1f s", time.perf_counter() - begun)
 
+    async def _warm(self) -> None:
+        """Make the mixtures of what another instance has registered before a score asks for them."""
+        if self._loaded is not None:
+            await self._loaded.adaptation.warm(asyncio.get_running_loop().time() + _WARMING_S)
+
     def _refuse(self, error: EarwitnessError) -> None:
         self.refusal = error
         self.on_refusal()
 
     async def _loading(self) -> Loaded:
         settings = self.settings
-        store = self._store = await asyncio.to_thread(TargetStore, settings.database)
-        _log.info("target clips are kept in %s", store.file)
+        store = self._opened.enter_context(await asyncio.to_thread(TargetStore, settings.database))
+        registered = await Registered(store).open()
+        self._opened.callback(registered.close)
+        self._opened.callback(asyncio.create_task(registered.follow(self._warm)).cancel)
+        _log.info("target clips are kept in %s", store.name)
         detector = await asyncio.to_thread(
             Detector.load,
             settings.bundle,
@@ -155,9 +163,9 @@ class Resources:
         )
         detection.batcher.start()
         await asyncio.to_thread(detector.check_canary)
-        adaptation = Adaptation(detection, store)
+        adaptation = Adaptation(detection, registered)
         await adaptation.warm(asyncio.get_running_loop().time() + _WARMING_S)
         self.metrics.know_bundle(detector)
         self.metrics.know_queue(settings.queue_capacity, lambda: detection.batcher.depth)
-        self.metrics.know_registrations(await asyncio.to_thread(store.all_in_force))
+        self.metrics.know_registrations(registered)
         return Loaded(detection, adaptation, FirstClips(), datetime.now(UTC))

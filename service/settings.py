@@ -14,6 +14,7 @@ from models.vocabulary import NAME_PATTERN, SectionKey
 _DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
+_POSTGRESQL = "postgresql+psycopg://"
 _SCOPE = rf"^{NAME_PATTERN[1:-1]}(/{NAME_PATTERN[1:-1]})?$"
 
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     """Threads for decoding, features and scores, and for the networks on a CPU; by default one a core."""
 
     database: str = "data/earwitness.db"
-    """The file that keeps registered target clips: a path, or an sqlite:/// URL."""
+    """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
 
     false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share of normal clips that may be called anomalous; thresholds follow it without training again."""
@@ -87,19 +88,19 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: str) -> str:
         """Keep one absolute URL, so that the start log names a file that can be found."""
-        if "://" in value and not value.startswith(_SQLITE):
-            raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
+        scheme, separator, rest = value.partition("://")
+        if separator and scheme in {"postgresql", "postgresql+psycopg"}:
+            return _POSTGRESQL + rest
+        if separator and not value.startswith(_SQLITE):
+            raise ValueError(
+                f"no database has the scheme {scheme!r}: give a path, or an {_SQLITE} or postgresql:// URL"
+            )
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
 
     def false_alarm_rate_of(self, key: SectionKey) -> float:
         """The share that holds for a section: its own, its machine type's, or the common one."""
         own, common = f"{key.machine_type}/{key.section}", self.false_alarm_rate
         return self.false_alarm_rates.get(own, self.false_alarm_rates.get(key.machine_type, common))
-
-    @property
-    def database_file(self) -> Path:
-        """The SQLite file behind `database`."""
-        return Path(self.database.removeprefix(_SQLITE))
 
 
 def unknown_variables() -> list[str]:

@@ -40,7 +40,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
-    404: "Unknown machine type or section; `known` lists those there are.",
+    404: "Unknown machine type, section or version; `known` lists those there are.",
     409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's.",
     413: "The body is too large or the clip too long.",
     415: "Not audio, or a content type that is not read here.",
