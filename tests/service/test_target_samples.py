@@ -264,7 +264,10 @@ async def adapting(bundle: Bundle, store: TargetStore) -> AsyncIterator[tuple[De
     try:
         async with asyncio.timeout(PATIENCE_S):
             with closing(await Registered(store).open()) as registered:
-                yield detection, Adaptation(detection, registered)
+                adaptation = Adaptation(detection, registered)
+                following = asyncio.create_task(registered.follow(lambda: adaptation.warm(FAR)))
+                yield detection, adaptation
+                following.cancel()
     finally:
         await detection.close(PATIENCE_S)
 
