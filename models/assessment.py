@@ -133,6 +133,20 @@ def notices(
                 f"{smallest:.3f} at the least: that share of normal clips may alarm. Fewer need more recordings.",
             )
         )
+    found += clip_notices(clip, lowest_level_dbfs)
+    if demonstration:
+        found.append(
+            Notice(
+                WarningCode.DEMONSTRATION_BUNDLE,
+                "The demonstration bundle knows generated sounds only. Train a bundle on your own recordings.",
+            )
+        )
+    return tuple(found)
+
+
+def clip_notices(clip: Clip, lowest_level_dbfs: float | None) -> tuple[Notice, ...]:
+    """The warnings that a clip's own sound gives; ``lowest_level_dbfs`` as for `notices`."""
+    found: list[Notice] = []
     if lowest_level_dbfs is not None and clip.level_dbfs < lowest_level_dbfs - LEVEL_MARGIN_DB:
         found.append(
             Notice(
@@ -156,18 +170,11 @@ def notices(
                 f"missing. Record at {SAMPLE_RATE_HZ} Hz or more.",
             )
         )
-    if len(clip.waveform) < CLIP_SAMPLES:
+    if round(clip.duration_s * SAMPLE_RATE_HZ) < CLIP_SAMPLES:  # the waveform may be repeated already
         found.append(
             Notice(
                 WarningCode.REPEATED_TO_10_S,
                 f"The clip lasts {clip.duration_s:.3f} s and was repeated to {CLIP_S:g} s. Record {CLIP_S:g} s.",
-            )
-        )
-    if demonstration:
-        found.append(
-            Notice(
-                WarningCode.DEMONSTRATION_BUNDLE,
-                "The demonstration bundle knows generated sounds only. Train a bundle on your own recordings.",
             )
         )
     return tuple(found)

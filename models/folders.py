@@ -11,17 +11,18 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import BundleDigestError, BundleError
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` (relative path -> content) as ``folder``, which must not exist yet.
+def write_folder(folder: Path, files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> None:
+    """Write ``files`` as ``folder``, which must not exist yet.
 
-    Whenever the process is killed, or the machine goes down, there is either no ``folder`` or the whole one.
+    ``files``: relative path and content, each asked for only when it is written. Whenever the process is killed, or the
+    machine goes down, there is either no ``folder`` or the whole one.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         partial.mkdir()
         try:
             with locked(partial):
-                _fill(partial, files)
+                _fill(partial, files.items() if isinstance(files, Mapping) else files)
                 _refuse_existing(folder)
                 partial.rename(folder)
         finally:
@@ -93,9 +94,9 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
-def _fill(partial: Path, files: Mapping[str, bytes]) -> None:
+def _fill(partial: Path, files: Iterable[tuple[str, bytes]]) -> None:
     folders = {partial}
-    for name, content in files.items():
+    for name, content in files:
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         folders.update(parent for parent in path.parents if parent.is_relative_to(partial))

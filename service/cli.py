@@ -1,4 +1,4 @@
-"""``python -m service serve``, ``python -m service score`` and ``python -m service keys``.
+"""``python -m service serve``, ``score``, ``keys`` and ``targets``.
 
 Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
 be scored. ``serve`` ends with 0 when it is told to stop, and with 2 where its bundle, device, database or address
@@ -7,6 +7,7 @@ cannot be used.
 
 import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--jsonl", type=Path, metavar="F", help="the same as JSON lines, with the whole answers")
     score.set_defaults(run=_score)
+
+    targets = commands.add_parser(
+        "targets", help="carry registered target clips out of a database, or into an empty one"
+    )
+    targets.add_argument("action", choices=["export", "import"])
+    targets.add_argument("folder", type=Path, metavar="DIR", help="the folder to write, or to read")
+    targets.set_defaults(run=_targets)
     return parser
 
 
@@ -79,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         for one in error.errors():
             name = ".".join(map(str, one["loc"]))
-            print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {one['input']!r})", file=sys.stderr)
+            given = re.sub(r"(://[^/@]*:)[^/@]*@", r"\1***@", repr(one["input"]))  # a URL may hold a password
+            print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {given})", file=sys.stderr)
         return FAILED
     configure(settings.log_level, settings.log_format if options.command == "serve" else LogFormat.TEXT)
     for variable in unknown_variables():
@@ -164,3 +173,15 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
         open_sheet(options.csv, options.jsonl, scorer.bundle, {key_of(job.row) for job in jobs}) as sheet,
     ):
         return score_all(jobs, scorer, sheet)
+
+
+def _targets(settings: Settings, options: argparse.Namespace) -> int:
+    from service.databases import shown
+    from service.transfers import export_targets, import_targets
+
+    if options.action == "export":
+        print(f"exported {export_targets(settings.database, options.folder)} to {options.folder}")
+    else:
+        done = import_targets(settings.database, options.folder)
+        print(f"imported {done} into {shown(settings.database)}")
+    return 0

@@ -25,7 +25,8 @@
         ├── DeadlinePassed
         ├── ClientGone              nobody waits for the answer any more
         ├── StoreError              the database of target clips cannot be used
-        └── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
+        ├── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
+        └── UnknownTargetVersion    the section has never had it
 """
 
 from collections.abc import Sequence
@@ -138,3 +139,15 @@ class StoreError(ServiceError):
 
 class TargetClipsUnusable(ServiceError):
     """The target clips in force cannot score: one is damaged, or the loaded bundle cannot use them."""
+
+
+class UnknownTargetVersion(ServiceError):
+    """A version that the section's registrations never had; ``known`` are those they had."""
+
+    def __init__(self, machine_type: str, section: str, version: int, known: Sequence[int]) -> None:
+        self.known = tuple(known)
+        there_are = f"There are {', '.join(map(str, known))}." if known else "There is none yet."
+        super().__init__(
+            f"{machine_type} {section} has no registration of version {version}. {there_are} The bundle's own target "
+            "clips, version 0, come back with DELETE."
+        )

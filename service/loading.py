@@ -14,8 +14,8 @@ from service.adaptation import Adaptation
 from service.batching import BatchObserver
 from service.detection import Detection
 from service.first_clips import FirstClips
+from service.registered import Registered
 from service.settings import Settings
-from service.targets import TargetStore
 
 LOADING_S = 3600.0
 """How long a bundle may take to come into service, the mixtures of registrations included."""
@@ -80,7 +80,7 @@ class Loaded:
         return self.detector.find(machine_type, section)
 
 
-async def load_bundle(settings: Settings, folder: Path, store: TargetStore, observer: BatchObserver) -> Loaded:
+async def load_bundle(settings: Settings, folder: Path, registered: Registered, observer: BatchObserver) -> Loaded:
     """Load and verify a bundle, reproduce its canary, and make the mixtures of what is registered for it.
 
     Nothing is left running of one that is refused.
@@ -112,7 +112,7 @@ async def load_bundle(settings: Settings, folder: Path, store: TargetStore, obse
     try:
         detection.batcher.start()
         await asyncio.to_thread(detector.check_canary)
-        adaptation = Adaptation(detection, store)
+        adaptation = Adaptation(detection, registered)
         await adaptation.warm(asyncio.get_running_loop().time() + LOADING_S)
     except BaseException:
         await detection.close(0.0)

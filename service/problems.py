@@ -61,6 +61,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
     errors.UnknownBundle: Kind(404, "unknown-bundle", "Unknown bundle"),
+    errors.UnknownTargetVersion: Kind(404, "unknown-target-version", "Unknown version of target clips"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
     errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
@@ -125,7 +126,13 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
 
 
 def _extensions(error: Exception) -> dict[str, Any]:
-    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection, errors.UnknownBundle)):
+    lists_known = (
+        model_errors.UnknownMachineType,
+        model_errors.UnknownSection,
+        errors.UnknownBundle,
+        errors.UnknownTargetVersion,
+    )
+    if isinstance(error, lists_known):
         return {"known": list(error.known)}
     if isinstance(error, model_errors.TargetClipsError) and error.position is not None:
         return {"position": error.position}

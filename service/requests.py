@@ -68,17 +68,24 @@ async def _bounded(request: Request, limit: int, hold: Hold, overhead: int = 0) 
         yield chunk
 
 
-async def read_json(request: Request, model: type[Parameters]) -> Parameters:
-    """A small JSON body as ``model``; raises `MalformedRequest` and `UnsupportedContentType`."""
+async def read_json(request: Request, model: type[Parameters], hold: Hold) -> Parameters:
+    """A small JSON body as ``model``: each name once, none missing, none unknown.
+
+    Raises
+    ------
+    MalformedRequest, UnsupportedContentType
+    """
     if content_type(request) != JSON:
         raise unsupported(request, [JSON])
-    body = b"".join([chunk async for chunk in _bounded(request, _MOST_JSON_BYTES, lambda _: None)])
+    body = b"".join([chunk async for chunk in _bounded(request, _MOST_JSON_BYTES, hold)])
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        wrong = [(".".join(map(str, one["loc"])) or "body", one["msg"]) for one in error.errors()]
+        wrong = [(".".join(map(str, one["loc"])) or "the body", one["msg"]) for one in error.errors()]
         detail = "; ".join(f"{name[:80]}: {message}" for name, message in wrong)
-        raise MalformedRequest(f"{detail}. See /docs for what is expected.", [name for name, _ in wrong]) from error
+        raise MalformedRequest(
+            f"{detail[:400]}. See /docs for what is expected.", [name for name, _ in wrong]
+        ) from error
 
 
 def _too_large(size: int, limit: int) -> BodyTooLarge:

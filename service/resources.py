@@ -7,14 +7,15 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
 from models.errors import EarwitnessError
 from service.access import Gate, KeyFile
 from service.admission import Admission
 from service.errors import NotReady, ServiceError
-from service.loading import Loaded
+from service.loading import LOADING_S, Loaded
+from service.registered import Registered
 from service.serving import Serving
 from service.settings import Settings
 from service.targets import TargetStore
@@ -39,7 +40,7 @@ class Resources:
         endpoint = settings.traces_endpoint
         self.tracing = None if endpoint is None else Tracing(endpoint, version("earwitness"))
         self.serving = Serving(settings, self.metrics)
-        self._store: TargetStore | None = None
+        self._opened = ExitStack()
 
     @property
     def loaded(self) -> Loaded:
@@ -87,8 +88,7 @@ class Resources:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await self.serving.close(self.settings.drain_s)
-            if self._store is not None:
-                self._store.close()
+            self._opened.close()
             if self.tracing is not None:
                 await asyncio.to_thread(self.tracing.close)
 
@@ -106,12 +106,20 @@ class Resources:
             self.metrics.ready.set(1)
             _log.info("ready after %.1f s", time.perf_counter() - begun)
 
+    async def _warm(self) -> None:
+        """Make the mixtures of what another instance has registered before a score asks for them."""
+        if self.serving.current is not None:
+            await self.serving.current.adaptation.warm(asyncio.get_running_loop().time() + LOADING_S)
+
     def _refuse(self, error: EarwitnessError) -> None:
         self.refusal = error
         self.on_refusal()
 
     async def _loading(self) -> None:
-        store = self._store = await asyncio.to_thread(TargetStore, self.settings.database)
-        _log.info("target clips are kept in %s", store.file)
-        self.metrics.know_registrations(await asyncio.to_thread(store.all_in_force))
-        await self.serving.start(store)
+        store = self._opened.enter_context(await asyncio.to_thread(TargetStore, self.settings.database))
+        registered = await Registered(store).open()
+        self._opened.callback(registered.close)
+        self._opened.callback(asyncio.create_task(registered.follow(self._warm)).cancel)
+        _log.info("target clips are kept in %s", store.name)
+        self.metrics.know_registrations(registered)
+        await self.serving.start(registered)

@@ -28,8 +28,8 @@ from service.errors import (
 )
 from service.loading import LOADING_S, Loaded, load_bundle
 from service.promotion import Promotion, PromotionFile
+from service.registered import Registered
 from service.settings import Settings
-from service.targets import TargetStore
 from service.telemetry import Metrics
 
 LOOK_S = 1.0
@@ -55,12 +55,12 @@ class Serving:
         self._metrics = metrics
         self._file = PromotionFile(settings.promotion_file, settings.bundle)
         self._promotion: Promotion | None = None
-        self._store: TargetStore | None = None
+        self._registered: Registered | None = None
         self._changing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.current: Loaded | None = None
 
-    async def start(self, store: TargetStore) -> None:
+    async def start(self, registered: Registered) -> None:
         """Load what is to be served: the link that is watched, else what was promoted last, else the settings' bundle.
 
         Raises
@@ -76,8 +76,8 @@ class Serving:
         if not settings.watch:
             self._promotion = await asyncio.to_thread(self._file.read)
         seen = _place(settings.bundle)
-        self._store = store
-        loaded = await load_bundle(settings, self._folder(self._promotion), store, self._metrics)
+        self._registered = registered
+        loaded = await load_bundle(settings, self._folder(self._promotion), registered, self._metrics)
         self._metrics.know_queue(settings.queue_capacity, self._depth)
         self._metrics.know_bundle(loaded.detector)
         self.current = loaded
@@ -146,11 +146,11 @@ class Serving:
         return exchange
 
     async def _exchanged(self, folder: Path, promotion: Promotion | None) -> Exchange:
-        old, store = self.current, self._store
+        old, registered = self.current, self._registered
         assert old is not None
-        assert store is not None
+        assert registered is not None
         try:
-            new = await load_bundle(self._settings, folder, store, self._metrics)
+            new = await load_bundle(self._settings, folder, registered, self._metrics)
         except BundleNotFound as error:
             known = await asyncio.to_thread(_bundles, self._settings.bundles_dir)
             raise UnknownBundle(f"Bundle {old.bundle_id} goes on serving: {error}", known) from error

@@ -16,6 +16,7 @@ from service.logs import LogFormat
 _DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
+_POSTGRESQL = "postgresql+psycopg://"
 _SCOPE = rf"^{NAME_PATTERN[1:-1]}(/{NAME_PATTERN[1:-1]})?$"
 
 
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
 
     promotion: Path | None = None
     """The file that keeps which bundle was promoted last; by default beside the database's file, its name with
-    .promoted.json added."""
+    .promoted.json added, and data/promoted.json where the database is no file."""
 
     public_key: Path | None = None
     """The file of the public key whose owner must have signed a bundle; without one, unsigned bundles are served
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
     """Threads for decoding, features and scores, and for the networks on a CPU; by default one a core."""
 
     database: str = "data/earwitness.db"
-    """The file that keeps registered target clips: a path, or an sqlite:/// URL."""
+    """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
 
     false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share of normal clips that may be called anomalous; thresholds follow it without training again."""
@@ -122,8 +123,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: str) -> str:
         """Keep one absolute URL, so that the start log names a file that can be found."""
-        if "://" in value and not value.startswith(_SQLITE):
-            raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
+        scheme, separator, rest = value.partition("://")
+        if separator and scheme in {"postgresql", "postgresql+psycopg"}:
+            return _POSTGRESQL + rest
+        if separator and not value.startswith(_SQLITE):
+            raise ValueError(
+                f"no database has the scheme {scheme!r}: give a path, or an {_SQLITE} or postgresql:// URL"
+            )
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
 
     @field_validator("bundles_dir", "keys")
@@ -138,20 +144,19 @@ class Settings(BaseSettings):
         return self.false_alarm_rates.get(own, self.false_alarm_rates.get(key.machine_type, common))
 
     @property
-    def database_file(self) -> Path:
-        """The SQLite file behind `database`."""
-        return Path(self.database.removeprefix(_SQLITE))
-
-    @property
     def keys_required(self) -> bool:
         """Whether only who has a key is answered."""
         return self.access is Access.KEYS or (self.access is None and not is_loopback(self.host))
 
     @property
     def promotion_file(self) -> Path:
-        """Where the promoted bundle's name is kept."""
-        file = self.database_file
-        return self.promotion or file.with_name(f"{file.name}.promoted.json")
+        """Where the promoted bundle's name is kept: an instance's own, also where several share a database."""
+        if self.promotion is not None:
+            return self.promotion
+        if not self.database.startswith(_SQLITE):
+            return Path("data/promoted.json").absolute()
+        file = Path(self.database.removeprefix(_SQLITE))
+        return file.with_name(f"{file.name}.promoted.json")
 
 
 def unknown_variables() -> list[str]:

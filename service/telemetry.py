@@ -6,7 +6,7 @@ over a series that appears with its first alarm would miss that alarm.
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 import prometheus_client
@@ -19,7 +19,7 @@ from models.detector import Detector
 from models.encoder import DeviceInfo
 from models.vocabulary import Decision, Domain, SectionKey, WarningCode
 from service.alarms import WANDER, alarm_share
-from service.targets import Registration
+from service.registered import Registered, TargetState
 
 _SECTION = ("machine_type", "section", "domain")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -127,8 +127,8 @@ class Metrics:
             ["requested", "running", "fallback"],
             registry=registry,
         )
-        self._ages = _TargetAges()
-        registry.register(self._ages)
+        self._targets = _Targets()
+        registry.register(self._targets)
         for stage in _STAGES:
             self._stages.labels(stage)
         for outcome in RELOADS:
@@ -151,6 +151,7 @@ class Metrics:
 
         Of a section that another bundle had too the series go on.
         """
+        self._targets.sections = detector.sections
         for key in detector.sections:
             for domain in Domain:
                 labels = (key.machine_type, key.section, domain.value)
@@ -186,9 +187,9 @@ class Metrics:
         """Count a bundle that was to take over: one of `RELOADS`."""
         self._reloads.labels(outcome).inc()
 
-    def know_registrations(self, registrations: Collection[Registration]) -> None:
-        """Replace the registrations whose age is exported."""
-        self._ages.registered = {one.key: one.registered_at.timestamp() for one in registrations}
+    def know_registrations(self, registered: Registered) -> None:
+        """Export, at each scrape, the age of what is in force and whether it is surely that."""
+        self._targets.registered = registered
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -226,17 +227,31 @@ def _device_labels(device: DeviceInfo) -> tuple[str, str, str]:
     return str(device.requested), str(device.running), str(device.fallback).lower()
 
 
-class _TargetAges(Collector):
-    """`earwitness_target_samples_age_seconds`, computed when it is scraped."""
+class _Targets(Collector):
+    """`earwitness_target_samples_age_seconds` and `earwitness_target_state`, computed when they are scraped."""
 
     def __init__(self) -> None:
-        self.registered: dict[SectionKey, float] = {}
+        self.registered: Registered | None = None
+        self.sections: Sequence[SectionKey] = ()
 
     def collect(self) -> Iterable[Metric]:
         ages = GaugeMetricFamily(
             "earwitness_target_samples_age_seconds", "Since the target clips in force were registered.", labels=_SECTION
         )
-        for key, registered in self.registered.items():
-            labels = [key.machine_type, key.section, Domain.TARGET.value]
-            ages.add_metric(labels, max(0.0, time.time() - registered))
+        states = GaugeMetricFamily(
+            "earwitness_target_state",
+            "1 while the registrations are surely those of the database, 0 while they are the last known.",
+            labels=_SECTION,
+        )
+        if self.registered is not None:
+            registered_at = {one.key: one.registered_at.timestamp() for one in self.registered.all}
+            for key, at in registered_at.items():
+                ages.add_metric(_target_labels(key), max(0.0, time.time() - at))
+            for key in sorted({*self.sections, *registered_at}):
+                states.add_metric(_target_labels(key), float(self.registered.state is TargetState.CURRENT))
         yield ages
+        yield states
+
+
+def _target_labels(key: SectionKey) -> tuple[str, str, str]:
+    return key.machine_type, key.section, Domain.TARGET.value

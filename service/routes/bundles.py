@@ -34,7 +34,7 @@ async def reload(request: Request, resources: InResources, request_id: RequestId
     """
     due = deadline(request, LOADING_S)
     async with resources.admission.until(due):
-        wanted = await read_json(request, ReloadParameters)
+        wanted = await read_json(request, ReloadParameters, lambda _: None)  # takes no place: clips may fill all
         resources.check_ready()
         note(request.scope, bundle=wanted.bundle)
         return ReloadAnswer.of(await resources.serving.reload(wanted.bundle), request_id)

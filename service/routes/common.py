@@ -55,7 +55,7 @@ _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
     401: "No key, or one that is not known.",
     403: "The key lacks the scope that is needed.",
-    404: "Unknown machine type, section or bundle; `known` lists those there are.",
+    404: "Unknown machine type, section, version or bundle; `known` lists those there are.",
     409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's; or "
     "no bundle can be put in service now.",
     413: "The body is too large or the clip too long.",

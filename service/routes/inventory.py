@@ -40,7 +40,7 @@ def _section(loaded: Loaded, target: Target) -> SectionAnswer:
         attributes=list(manifest.machine_types[key.machine_type].sections[key.section].attributes),
         domains=domains,
         target_version=target.version,
-        target_state=None if target.version is None else "current",
+        target_state=target.state,
     )
 
 

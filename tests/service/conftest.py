@@ -6,6 +6,7 @@ import pytest
 
 from models.bundle import Bundle, write_bundle
 from tests.service.bundles import FAN_0, FAN_1, make_bundle
+from tests.service.postgres import Postgres, running_postgres
 from tests.service.servers import Server
 
 
@@ -47,3 +48,18 @@ def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("server")
     with Server(bundle_folder, folder / "data" / "earwitness.db", folder / "log") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'targets.db'}"
+    return str(request.getfixturevalue("postgres").new_database())

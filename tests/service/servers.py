@@ -28,9 +28,11 @@ def free_port() -> int:
 
 
 class Server:
-    """``python -m service serve`` (or of another ``module``) over a bundle and a database."""
+    """``python -m service serve`` (or of another ``module``) over a bundle and a database, by its file or URL."""
 
-    def __init__(self, bundle: Path, database: Path, log: Path, module: str = "service", /, **settings: Any) -> None:
+    def __init__(
+        self, bundle: Path, database: Path | str, log: Path, module: str = "service", /, **settings: Any
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
