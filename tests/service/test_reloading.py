@@ -112,7 +112,8 @@ def test_a_reload_changes_what_answers(settings: Settings, bundles: dict[str, Bu
             assert described["path"] == str(settings.bundles_dir / "no-pump")
             metrics = (await client.get("/metrics")).text
             gone = {line.split("{")[0] for line in metrics.splitlines() if 'machine_type="pump"' in line}
-            assert gone == {"earwitness_target_samples_age_seconds"}  # its registration is there
+            # its registration is there
+            assert gone == {"earwitness_target_samples_age_seconds", "earwitness_target_state"}
             assert f'earwitness_bundle_info{{bundle="{bundles["no-pump"].id}",demonstration="true"}} 1.0' in metrics
             assert metrics.count("earwitness_bundle_info{") == 1
             assert 'earwitness_reloads_total{outcome="promoted"} 1.0' in metrics
