@@ -202,7 +202,7 @@ def test_the_openapi_document_is_ours(server: Server) -> None:
     assert "HTTPValidationError" not in str(document)
     assert document["components"]["schemas"]["ScoreAnswer"]["examples"]
     assert set(operations["score_clip"]["responses"]) == {
-        *("200", "400", "404", "409", "413", "415", "422", "429", "503", "504")
+        *("200", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503", "504")
     }
 
 
