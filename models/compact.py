@@ -15,7 +15,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist
 
 from models.distances import cosine_distance_to_nearest, euclidean_distance_to_nearest
 from models.fusion import LEAST_CLIPS, Spread, fused_score, log_distance, log_p_value
@@ -238,6 +237,10 @@ class FoldReferences:
 
     def log_distances_of_pairs(self, kind: SubSystem) -> NDArray[np.float64]:
         """x between any two references, (pairs,): the mean over the folds, which must have the same references."""
-        own, metric = (self.dynamics, "euclidean") if kind is SubSystem.F else (self.embeddings[kind], "cosine")
-        x: NDArray[np.float64] = np.mean([log_distance(pdist(fold, metric)) for fold in own], axis=0)
+        one, other = np.triu_indices(len(self.dynamics[0]), 1)
+        if kind is SubSystem.F:
+            distances = [np.linalg.norm(own[one] - own[other], axis=1) for own in self.dynamics]
+        else:
+            distances = [1.0 - np.vecdot(own[one], own[other]) for own in self.embeddings[kind]]
+        x: NDArray[np.float64] = log_distance(np.stack(distances)).mean(axis=0)
         return x
