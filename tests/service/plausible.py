@@ -3,17 +3,25 @@
 Without these almost every request would end at its first name or its first bytes.
 """
 
+import re
 from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis import HookContext
 
+from models.vocabulary import NAME_PATTERN
 from service.requests import AUDIO_TYPES
 from tests.service.bundles import FAN_0, sound, wav
 from tests.service.damage import FIELDS
 
 _KNOWN = {**FIELDS, "version": 1}
+_ALLOWED = {
+    "machine_type": NAME_PATTERN,
+    "section": NAME_PATTERN,
+    "domain": "^(source|target)$",
+    "version": "^[1-9][0-9]*$",
+}
 _CLIPS = [wav(sound(FAN_0, seed, seconds=2.0, target=True)) for seed in range(970, 976)]
 
 _binary = st.sampled_from([*_CLIPS, b"RIFF"]) | st.binary(max_size=200)
@@ -23,10 +31,11 @@ for media_type in sorted(AUDIO_TYPES):
 
 
 def _known(given: Any) -> st.SearchStrategy[Any]:
-    """``given``, or the same with names that the service knows and a version that it may."""
+    """``given``, or the same with names that the service knows and a version that it may; what is wrong stays wrong."""
     if not isinstance(given, dict):
         return st.just(given)
-    known = {**given, **{name: _KNOWN[name] for name in given if name in _KNOWN}}
+    allowed = {name for name in given if name in _KNOWN and re.fullmatch(_ALLOWED[name], str(given[name]))}
+    known = {**given, **{name: _KNOWN[name] for name in allowed}}
     return st.sampled_from([known, given])
 
 
