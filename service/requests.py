@@ -29,7 +29,7 @@ JSON = "application/json"
 _MOST_JSON_BYTES = 4096
 _FORM_OVERHEAD_BYTES = 64 * 1024
 """What boundaries, part headers and text fields may add to the clips of a multipart body."""
-_KEY_PATTERN = r"[\x21-\x7e]{1,255}"
+KEY_PATTERN = r"[\x21-\x7e]{1,255}"
 
 Result = TypeVar("Result")
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -159,7 +159,7 @@ def unsupported(request: Request, accepted: Collection[str]) -> UnsupportedConte
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key of a request, if it has one."""
     key = request.headers.get("idempotency-key")
-    if key is not None and not re.fullmatch(_KEY_PATTERN, key):
+    if key is not None and not re.fullmatch(KEY_PATTERN, key):
         raise MalformedRequest("The Idempotency-Key must have 1 to 255 visible ASCII characters.", ["Idempotency-Key"])
     return key
 

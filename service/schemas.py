@@ -14,7 +14,7 @@ from models.assessment import Assessment
 from models.decision import Calibration
 from models.encoder import DeviceInfo
 from models.explanation import ChangeKind, Explanation
-from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
+from models.vocabulary import NAME_PATTERN, Decision, Domain, ThresholdRule, WarningCode
 from service.adaptation import Target
 from service.registered import TargetState
 from service.serving import Exchange
@@ -485,7 +485,7 @@ class ReloadParameters(_Schema):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"bundle": "second"}]})
 
-    bundle: str
+    bundle: Annotated[str, Field(json_schema_extra={"pattern": NAME_PATTERN})]
     """The name of a folder in EARWITNESS_BUNDLES_DIR."""
 
 

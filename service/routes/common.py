@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
+from models.vocabulary import NAME_PATTERN
 from service.access import Scope
 from service.problems import MEDIA_TYPE
 from service.requests import refuse_unknown
@@ -70,3 +71,5 @@ _MEANINGS = {
 InResources = Annotated[Resources, Depends(_resources)]
 InLoaded = Annotated[Loaded, Depends(_loaded)]
 RequestId = Annotated[str, Depends(_request_id)]
+InPath = Annotated[str, Path(json_schema_extra={"pattern": NAME_PATTERN})]
+"""A name in a path; the document tells its pattern, and the look-up refuses other names in its own words."""

@@ -12,7 +12,13 @@ watched = APIRouter(tags=["operation"], dependencies=[needs(Scope.METRICS), quer
 """Of whoever gathers metrics; it may have a port of its own."""
 
 
-@router.get("/livez", operation_id="livez", summary="Is the process alive?", response_model=AliveAnswer)
+@router.get(
+    "/livez",
+    operation_id="livez",
+    summary="Is the process alive?",
+    response_model=AliveAnswer,
+    responses=problems(400),
+)
 async def livez(request_id: RequestId) -> AliveAnswer:
     """Answers as long as the event loop turns."""
     return AliveAnswer(request_id=request_id)
@@ -23,7 +29,7 @@ async def livez(request_id: RequestId) -> AliveAnswer:
     operation_id="readyz",
     summary="Can clips be scored?",
     response_model=ReadyAnswer,
-    responses=problems(503),
+    responses=problems(400, 503),
 )
 async def readyz(loaded: InLoaded, request_id: RequestId) -> ReadyAnswer:
     """Ready once the loaded bundle has reproduced its canary's scores on this machine."""
@@ -35,7 +41,7 @@ async def readyz(loaded: InLoaded, request_id: RequestId) -> ReadyAnswer:
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **problems()},
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **problems(400)},
 )
 async def metrics(resources: InResources) -> Response:
     """Every metric, in Prometheus' text format."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from models.vocabulary import Domain
+from models.vocabulary import NAME_PATTERN, Domain
 from service.access import Scope
 from service.admission import Hold
 from service.requests import (
@@ -28,8 +28,8 @@ from service.schemas import ScoreAnswer, ScoreParameters
 router = APIRouter(tags=["scoring"], dependencies=[needs(Scope.SCORE)])
 
 _PARAMETERS: dict[str, Any] = {
-    "machine_type": {"type": "string", "examples": ["fan"]},
-    "section": {"type": "string", "examples": ["00"]},
+    "machine_type": {"type": "string", "pattern": NAME_PATTERN, "examples": ["fan"]},
+    "section": {"type": "string", "pattern": NAME_PATTERN, "examples": ["00"]},
     "domain": {"type": "string", "enum": ["source", "target"]},
     "explain": {"type": "boolean", "default": False},
 }

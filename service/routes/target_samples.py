@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request, Response, status
 
 from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import UnknownMachineType, UnknownSection
-from models.vocabulary import Domain, SectionKey
+from models.vocabulary import NAME_PATTERN, Domain, SectionKey
 from service.access import Scope
 from service.adaptation import Target
 from service.audit import note
 from service.requests import (
     JSON,
+    KEY_PATTERN,
     MULTIPART,
     content_type,
     deadline,
@@ -24,7 +25,7 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded
-from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
+from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of
 from service.schemas import (
     PreviewParameters,
     RegistrationParameters,
@@ -42,7 +43,7 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "maxLength": 255},
+    "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
     "description": "Makes a repeated request one registration; another request under the same key is refused.",
 }
 _OPENAPI: dict[str, Any] = {
@@ -70,8 +71,8 @@ _OPENAPI: dict[str, Any] = {
                             "minItems": MIN_TARGET_CLIPS,
                             "maxItems": MAX_TARGET_CLIPS,
                         },
-                        "machine_type": {"type": "string", "examples": ["fan"]},
-                        "section": {"type": "string", "examples": ["00"]},
+                        "machine_type": {"type": "string", "pattern": NAME_PATTERN, "examples": ["fan"]},
+                        "section": {"type": "string", "pattern": NAME_PATTERN, "examples": ["00"]},
                     },
                     "additionalProperties": False,
                 }
@@ -150,8 +151,8 @@ async def listing(
 async def one(
     *,
     request: Request,
-    machine_type: str,
-    section: str,
+    machine_type: InPath,
+    section: InPath,
     resources: InResources,
     loaded: InLoaded,
     request_id: RequestId,
@@ -174,8 +175,8 @@ async def one(
 async def withdraw(
     *,
     request: Request,
-    machine_type: str,
-    section: str,
+    machine_type: InPath,
+    section: InPath,
     resources: InResources,
     loaded: InLoaded,
     request_id: RequestId,
@@ -200,8 +201,8 @@ async def withdraw(
 async def versions(
     *,
     request: Request,
-    machine_type: str,
-    section: str,
+    machine_type: InPath,
+    section: InPath,
     resources: InResources,
     loaded: InLoaded,
     request_id: RequestId,
@@ -236,8 +237,8 @@ async def versions(
 async def restore(
     *,
     request: Request,
-    machine_type: str,
-    section: str,
+    machine_type: InPath,
+    section: InPath,
     resources: InResources,
     loaded: InLoaded,
     request_id: RequestId,

@@ -20,7 +20,9 @@ import soundfile
 import models.errors
 import service.errors
 from models.errors import AudioError, EarwitnessError
+from models.vocabulary import NAME_PATTERN
 from service import problems
+from service.requests import KEY_PATTERN
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
 from tests.service.servers import PATIENCE_S, Server, Upload, answer_on
 
@@ -416,3 +418,37 @@ def test_every_error_of_the_tree_that_a_request_can_meet_is_in_the_table() -> No
     assert [cls for cls in expected if cls not in problems.KINDS] == []
     slugs = [kind.slug for kind in problems.KINDS.values()]
     assert len(set(slugs)) == len(slugs)
+
+
+def test_what_is_refused_everywhere_is_documented(server: Server) -> None:
+    """An unknown query parameter, and a content type that is not read here, have a status that the document has."""
+    paths = server.client.get("/openapi.json").json()["paths"]
+    operations = [(path, method, operation) for path, one in paths.items() for method, operation in one.items()]
+    for path, method, operation in operations:
+        url = path.format(machine_type="fan", section="00")
+        unknown = server.client.request(method, url, params={"colour": "red"}, data=FIELDS, files={"audio": GOOD})
+        assert unknown.status_code in {400, 415}
+        assert str(unknown.status_code) in operation["responses"], (method, path)
+        if "requestBody" in operation:
+            unread = server.client.request(method, url, content=b"?", headers={"Content-Type": "text/plain"})
+            assert unread.status_code == 415
+            assert "415" in operation["responses"], (method, path)
+
+
+def test_names_that_cannot_be_are_ruled_out_by_the_document(server: Server) -> None:
+    """Each place where a name or a key is given has the pattern that the service holds it to."""
+    document = server.client.get("/openapi.json").json()
+    schemas: list[tuple[str, dict[str, Any]]] = []
+    for path in document["paths"].values():
+        for operation in path.values():
+            schemas += [(one["name"], one["schema"]) for one in operation.get("parameters", [])]
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                schemas += body["schema"].get("properties", {}).items()
+    patterns = {(name, one["pattern"]) for name, one in schemas if "pattern" in one}
+    assert {name for name, one in schemas if "pattern" not in one} == {
+        *("audio", "domain", "explain", "preview", "version")
+    }
+    assert patterns == {
+        *((name, NAME_PATTERN) for name in ("machine_type", "section", "bundle")),
+        ("Idempotency-Key", f"^{KEY_PATTERN}$"),
+    }
