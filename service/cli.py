@@ -1,4 +1,4 @@
-"""``python -m service serve`` and ``python -m service score``.
+"""``python -m service serve``, ``python -m service score`` and ``python -m service bench``.
 
 Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
 be scored. ``serve`` ends with 0 when it is told to stop, and with 2 where its bundle, device, database or address
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
+from service.bench.arguments import add_arguments as add_bench_arguments
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
@@ -47,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--jsonl", type=Path, metavar="F", help="the same as JSON lines, with the whole answers")
     score.set_defaults(run=_score)
+
+    bench = commands.add_parser("bench", help="measure what a clip costs, beside the naive way, or a running server")
+    add_bench_arguments(bench)
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -127,3 +132,9 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
         open_sheet(options.csv, options.jsonl, scorer.bundle, {key_of(job.row) for job in jobs}) as sheet,
     ):
         return score_all(jobs, scorer, sheet)
+
+
+def _bench(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bench.command import run
+
+    return run(settings, options)

@@ -11,7 +11,7 @@ import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
 
-_DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
+DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
 _SCOPE = rf"^{NAME_PATTERN[1:-1]}(/{NAME_PATTERN[1:-1]})?$"
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         env_prefix="EARWITNESS_", extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
     )
 
-    bundle: Path = _DEMONSTRATION
+    bundle: Path = DEMONSTRATION
     """The bundle folder to serve, or a symbolic link to one."""
 
     host: str = "127.0.0.1"

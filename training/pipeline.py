@@ -24,7 +24,8 @@ from models.compact import FOLDS
 from models.encoder import EMBEDDING_SIZE, Device, Encoder
 from models.errors import BundleError
 from models.frontend import LogMelSpec
-from models.vocabulary import LossChoice
+from models.reduced import check_precision
+from models.vocabulary import LossChoice, Precision
 from training.assemble import assemble_bundle, assemble_fused_bundle
 from training.choices import departures
 from training.curves import Curve
@@ -159,12 +160,15 @@ def train(
     Raises
     ------
     DataError : where the work folder belongs to another run, or a recording cannot be used.
+    PrecisionUnavailable : where this machine does not compute in the recipe's precision.
     TrainingDiverged, BundleError : see there.
     """
     if bundle is not None and bundle.exists():
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
         _refuse_closed_place(bundle)
+    if run.recipe.precision is not Precision.FLOAT32 and until >= Until.EXPORT:
+        check_precision(run.recipe.precision)  # before hours of training, not after them
     fused = run.recipe.backend is Backend.FOLDS
     with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
@@ -323,9 +327,9 @@ def _embed(
     embedders = [path.read_bytes() for _, path in members]
     rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
     folder = run.work / "embeddings"
-    _forget_embeddings_of_others(folder, store, embedders)
+    _forget_embeddings_of_others(folder, store, embedders, run.recipe.precision)
     every = np.empty((len(rows), len(members), EMBEDDING_SIZE), np.float32)  # once: of 40 members it is a gigabyte
-    with closing(Encoder(embedders, device=Device.CPU)) as encoder:
+    with closing(Encoder(embedders, device=Device.CPU, precision=run.recipe.precision)) as encoder:
         for start in range(0, len(rows), EMBEDDING_ROWS):
             own = slice(start, start + EMBEDDING_ROWS)
             path = folder / f"{start:06d}.npy"
@@ -337,9 +341,13 @@ def _embed(
     return every
 
 
-def _forget_embeddings_of_others(folder: Path, store: FeatureStore, embedders: Sequence[bytes]) -> None:
+def _forget_embeddings_of_others(
+    folder: Path, store: FeatureStore, embedders: Sequence[bytes], precision: Precision
+) -> None:
     """Remove embeddings that other networks or other sounds gave, so that none is ever taken for these members'."""
     digests = [store.digest, *(hashlib.sha256(content).hexdigest() for content in embedders)]
+    if precision is not Precision.FLOAT32:
+        digests.append(precision.value)
     path, mine = folder / "of.json", json.dumps(digests, indent=1).encode()
     if path.exists() and path.read_bytes() == mine:
         return
