@@ -34,7 +34,7 @@ from models.frontend import log_mel
 from models.manifest import MachineTypeEntry
 from models.mixtures import Mixture, clip_mixture
 from models.references import References, refer_to
-from models.scoring import MemberModel, Normality, SectionModel
+from models.scoring import MemberModel, Normality, SectionModel, section_term
 from models.systems import Features, TargetModel, joined, split
 from models.vocabulary import Decision, Domain, SectionKey, SubSystem, ThresholdRule, WarningCode
 from tests.models.tiny import (
@@ -224,8 +224,7 @@ def test_a_registered_threshold_is_the_papers(detector: Detector) -> None:
     embeddings = detector.encode(detector.inputs(features), "fan")
     target = detector.fit_target(FAN, features, embeddings, [-20.0, -30.0, -25.0, -22.0])
     x = embeddings[SubSystem.R]
-    members = mixtures_of(detector.bundle, FAN).members
-    first = [best_of([member.section for member in members], one[None]) for one in x]
+    first = section_term(mixtures_of(detector.bundle, FAN), x).sum(axis=1)
     assert target.calibration.threshold == pytest.approx(np.percentile(first, 90), rel=1e-9)
     assert target.calibration.rule is ThresholdRule.PAPER
     assert target.lowest_level_dbfs == -30.0
