@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run env test soak check format demonstration
+.PHONY: run env test test-containers soak check format demonstration
 
 run: .venv/serving ## the service with the demonstration bundle; make run PORT=8010
 	$(BIN)/python -m service serve --host $(HOST) --port $(PORT)
@@ -13,6 +13,9 @@ env: .venv/complete ## everything for training and development
 
 test: .venv/complete ## the tests, as CI runs them
 	$(BIN)/python -m pytest
+
+test-containers: ## docker compose up, on the engine that is here or on a throw-away one (root, Debian)
+	tests/containers/run
 
 soak: .venv/complete ## the same tests at full numbers, for the record
 	$(BIN)/python -m pytest --soak --timeout 7200

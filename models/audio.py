@@ -258,6 +258,13 @@ def consecutive(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return clips
 
 
+def silent_share(waveform: NDArray[np.float32]) -> float:
+    """The share of a waveform's tenths of a second whose peak is under `SILENT_PEAK`; the last, if shorter, is not."""
+    frame = SAMPLE_RATE_HZ // 10
+    whole = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
+    return float((np.abs(whole).max(axis=1) < SILENT_PEAK).mean())
+
+
 def first_clip(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """The first ten seconds, (160000,): the challenge's training clips and registered target clips."""
     clip: NDArray[np.float32] = windows(waveform[:CLIP_SAMPLES])[0]

@@ -9,11 +9,13 @@
     calibration.npz                          per section and domain: calibration scores, mel bands, levels
     thresholds.json                          derived from it, for people
     canary.npz                               two clips and the scores they must be given
+    manifest.sig                             where the bundle is signed; no part of it (models/signing.py)
 
 Reading is parse, verify, construct: nothing is interpreted before each file's digest has been checked, on the very
 bytes that are interpreted then.
 
-``python -m models.bundle verify BUNDLE`` reads a bundle as the service would and says whether it can be trusted.
+``python -m models.bundle verify BUNDLE`` reads a bundle as the service would and says whether it can be trusted;
+``key`` makes a pair of keys, and ``sign`` signs a bundle with one.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models import signing
 from models.compact import CompactSection
 from models.contents import (
     LEVEL_QUANTILES,
@@ -41,13 +44,22 @@ from models.contents import (
     encode_section,
     encode_thresholds,
 )
-from models.errors import BundleDigestError, BundleError, BundleFormatError, BundleNotFound
-from models.folders import list_folder, write_folder
-from models.manifest import FILE_NAME, Manifest, parse_manifest, render_manifest
+from models.errors import BundleDigestError, BundleError, BundleFormatError, BundleNotFound, EarwitnessError
+from models.folders import list_folder, replace_file, write_folder
+from models.manifest import FILE_NAME, Manifest, canonical_form, parse_manifest, render_manifest
 from models.scoring import SectionModel
 from models.vocabulary import SectionKey
 
-__all__ = ["LEVEL_QUANTILES", "Bundle", "CalibrationKey", "Canary", "SectionCalibration", "read_bundle", "write_bundle"]
+__all__ = [
+    "LEVEL_QUANTILES",
+    "Bundle",
+    "CalibrationKey",
+    "Canary",
+    "SectionCalibration",
+    "read_bundle",
+    "sign_bundle",
+    "write_bundle",
+]
 
 _CALIBRATION, _THRESHOLDS, _CANARY = "calibration.npz", "thresholds.json", "canary.npz"
 _AGAIN = "Get the bundle again from where it was made, or train a new one."
@@ -110,19 +122,26 @@ def write_bundle(folder: Path, bundle: Bundle) -> Bundle:
     return replace(bundle, manifest=manifest, id=identity, folder=Path(os.path.realpath(folder)))
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, *, public_key: Path | None = None) -> Bundle:
     """Read a bundle folder, or the one that a symbolic link names, and check every byte of it.
+
+    With the file of a ``public_key``, only a bundle that its owner has signed is read.
 
     Raises
     ------
-    BundleNotFound, BundleFormatError, BundleDigestError, UnsafePickle; each names the file and what to do.
+    BundleNotFound, BundleFormatError, BundleDigestError, UntrustedBundle, UnsafePickle : each names the file and what
+        to do.
+    SigningKeyError : where ``public_key`` is none.
     """
     root = Path(os.path.realpath(folder))  # once: the link may be changed while its bundle is read
     if not _exists(root / FILE_NAME):
         raise BundleNotFound(root, f"there is no bundle here (no {FILE_NAME}). Name the folder that holds one.")
     found = list_folder(root)
-    manifest, identity = parse_manifest(_read(root / FILE_NAME), root / FILE_NAME)
-    _check_files(root, manifest, found - {FILE_NAME})
+    content = _read(root / FILE_NAME)
+    manifest, identity = parse_manifest(content, root / FILE_NAME)
+    if public_key is not None:
+        signing.check(canonical_form(content), root, public_key)
+    _check_files(root, manifest, found - {FILE_NAME, signing.FILE_NAME})
     files = {name: _verified(root / name, digest) for name, digest in manifest.files.items()}
     calibrations = decode_calibrations(files.pop(_CALIBRATION), root / _CALIBRATION, _calibration_keys(manifest))
     check_thresholds(files.pop(_THRESHOLDS), root / _THRESHOLDS, calibrations)
@@ -204,24 +223,66 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sign_bundle(folder: Path, private_key: Path) -> Bundle:
+    """Sign a bundle, which is read and checked first, in place of a signature that it may have.
+
+    Raises
+    ------
+    SigningKeyError : where ``private_key`` is none; and whatever `read_bundle` raises.
+    """
+    bundle = read_bundle(folder)
+    root = bundle.path_of("")
+    signature = signing.sign(canonical_form(_read(root / FILE_NAME)), private_key)
+    try:
+        replace_file(root / signing.FILE_NAME, signature)
+    except OSError as error:
+        raise BundleError(
+            root / signing.FILE_NAME, f"cannot be written ({error.strerror}). Check the folder's permissions."
+        ) from error
+    return bundle
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 for a bundle that can be trusted, else 1."""
     parser = argparse.ArgumentParser(prog="python -m models.bundle", description="Look after bundles.")
     commands = parser.add_subparsers(dest="command", required=True)
-    verify = commands.add_parser("verify", help="check every byte of a bundle")
+    verify = commands.add_parser("verify", help="check every byte of a bundle, and its signature")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    folder: Path = parser.parse_args(arguments).bundle
+    verify.add_argument("--key", type=Path, metavar="PUBLIC", help="the public key of who must have signed it")
+    verify.set_defaults(run=_verify)
+    sign = commands.add_parser("sign", help="sign a bundle")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    sign.add_argument("--key", type=Path, metavar="FILE", required=True, help="the private key")
+    sign.set_defaults(run=_sign)
+    key = commands.add_parser("key", help="make a pair of keys: OUT signs, OUT.pub verifies")
+    key.add_argument("out", type=Path, metavar="OUT", help="the file of the private key, which must not exist yet")
+    key.set_defaults(run=_make_key)
+    options = parser.parse_args(arguments)
     try:
-        bundle = read_bundle(folder)
-    except BundleError as error:
+        print(options.run(options))
+    except EarwitnessError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        f"{folder}: bundle {bundle.id} is whole and unaltered: {len(bundle.embedders)} networks, "
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> str:
+    bundle = read_bundle(options.bundle, public_key=options.key)
+    trusted = "" if options.key is None else f", and signed by the owner of {options.key}"
+    return (
+        f"{options.bundle}: bundle {bundle.id} is whole and unaltered{trusted}: {len(bundle.embedders)} networks, "
         f"{len(bundle.manifest.machine_types)} machine types, {len(bundle.sections)} sections, "
         f"{len(bundle.manifest.files) + 1} files."
     )
-    return 0
+
+
+def _sign(options: argparse.Namespace) -> str:
+    return f"{options.bundle}: signed bundle {sign_bundle(options.bundle, options.key).id}."
+
+
+def _make_key(options: argparse.Namespace) -> str:
+    public = signing.make_key(options.out)
+    return f"{options.out} signs bundles: keep it secret. {public} verifies them: give it to who serves them."
 
 
 if __name__ == "__main__":

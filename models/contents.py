@@ -194,6 +194,8 @@ def encode_calibrations(calibrations: Mapping[CalibrationKey, SectionCalibration
         arrays[prefix + "percentile"] = np.array(one.calibration.percentile, np.float64)
         if one.calibration.ranked:
             arrays[prefix + "ranked"] = np.array(one.calibration.ranked)
+        if one.calibration.folds is not None:
+            arrays[prefix + "folds"] = np.asarray(one.calibration.folds, np.int64)
         arrays[prefix + "mel_mean"] = np.asarray(one.mel_mean, np.float64)
         arrays[prefix + "mel_deviation"] = np.asarray(one.mel_deviation, np.float64)
         arrays[prefix + "level_quantiles_dbfs"] = np.asarray(one.level_quantiles_dbfs, np.float64)
@@ -215,6 +217,7 @@ def decode_calibrations(
                     ThresholdRule(str(arrays.pop(prefix + "rule"))),
                     float(arrays.pop(prefix + "percentile")),
                     ranked=bool(arrays.pop(prefix + "ranked", False)),
+                    folds=arrays.pop(prefix + "folds", None),
                 ),
                 mel_mean=arrays.pop(prefix + "mel_mean"),
                 mel_deviation=arrays.pop(prefix + "mel_deviation"),

@@ -29,7 +29,8 @@ class Calibration:
 
     ``scores``: (n,) float64, ascending. ``rule``: which clips these are. ``percentile``: 0 to 100. ``threshold``: that
     percentile of the scores; None where there are none. ``ranked``: the percentile is the rank that keeps its promise
-    for a clip exchangeable with these n, the ceil(q (n + 1))-th smallest, and not interpolated.
+    for a clip exchangeable with these n, the ceil(q (n + 1))-th smallest, and not interpolated. ``folds``: (n,) with
+    which fold each score was held out; None where the rule holds nothing out.
     """
 
     scores: NDArray[np.float64]
@@ -37,31 +38,35 @@ class Calibration:
     percentile: float
     threshold: float | None
     ranked: bool = False
+    folds: NDArray[np.int64] | None = None
 
     @classmethod
     def from_scores(
-        cls, scores: Scores, rule: ThresholdRule, percentile: float = PERCENTILE, *, ranked: bool = False
+        cls,
+        scores: Scores,
+        rule: ThresholdRule,
+        percentile: float = PERCENTILE,
+        *,
+        ranked: bool = False,
+        folds: NDArray[np.int64] | None = None,
     ) -> Self:
-        """Sort the scores and take their percentile, linearly interpolated (paper 2.6) or by rank.
+        """Sort the scores, their folds with them, and take their percentile.
 
         Raises
         ------
-        ValueError : where a score is not finite, or the percentile is not within 0 to 100.
+        ValueError : where a score is not finite, the percentile not within 0 to 100, or the folds are not the scores'.
         """
-        ordered = np.sort(np.asarray(scores, np.float64).ravel())
-        if not np.isfinite(ordered).all():
+        values = np.asarray(scores, np.float64).ravel()
+        if not np.isfinite(values).all():
             raise ValueError("Calibration scores must be finite.")
         if not 0.0 <= percentile <= 100.0:
             raise ValueError(f"A percentile lies between 0 and 100, not at {percentile}.")
-        n = len(ordered)
-        if not n:
-            threshold = None
-        elif ranked:
-            rank = math.ceil(round(percentile / 100.0 * (n + 1), 9))  # 0.9 * 10 must not become the tenth of nine
-            threshold = float(ordered[min(n, max(1, rank)) - 1])
-        else:
-            threshold = float(np.percentile(ordered, percentile))
-        return cls(ordered, rule, percentile, threshold, ranked)
+        if folds is not None and (folds.shape != values.shape or folds.dtype.kind != "i"):
+            raise ValueError(f"{len(values)} scores need as many numbers of folds, not {folds.dtype} {folds.shape}.")
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        threshold = _threshold(ordered, percentile, ranked=ranked)
+        return cls(ordered, rule, percentile, threshold, ranked, None if folds is None else folds[order])
 
     def at(self, false_alarm_rate: float) -> Self:
         """The same scores with the threshold that a share ``false_alarm_rate`` of normal clips lies above.
@@ -69,7 +74,33 @@ class Calibration:
         Of n clips no rate under 1/(n + 1) can be promised; the threshold is then about the highest score that there is.
         """
         percentile = 100.0 * (1.0 - false_alarm_rate)
-        return type(self).from_scores(self.scores, self.rule, percentile, ranked=self.ranked)
+        return type(self).from_scores(self.scores, self.rule, percentile, ranked=self.ranked, folds=self.folds)
+
+    def cross_validated_alarms(self) -> NDArray[np.bool_] | None:
+        """Which of the scores lie above the threshold that the other folds' scores give, (n,).
+
+        A threshold holds for the scores that it was taken from by its definition; what it does for others, these say.
+        None where there are no scores of two folds.
+        """
+        if self.folds is None or len(np.unique(self.folds)) < 2:
+            return None
+        alarms = np.zeros(len(self.scores), bool)
+        for fold in np.unique(self.folds):
+            held_out = self.folds == fold
+            threshold = _threshold(self.scores[~held_out], self.percentile, ranked=self.ranked)
+            alarms[held_out] = self.scores[held_out] > threshold
+        return alarms
+
+
+def _threshold(ordered: NDArray[np.float64], percentile: float, *, ranked: bool) -> float | None:
+    """The percentile of ascending scores, linearly interpolated (paper 2.6) or by rank; None of none."""
+    n = len(ordered)
+    if not n:
+        return None
+    if not ranked:
+        return float(np.percentile(ordered, percentile))
+    rank = math.ceil(round(percentile / 100.0 * (n + 1), 9))  # 0.9 * 10 must not become the tenth of nine
+    return float(ordered[min(n, max(1, rank)) - 1])
 
 
 def p_value(score: float, calibration_scores: Scores) -> float | None:

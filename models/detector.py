@@ -14,6 +14,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.appraisal import Appraisal, appraise
 from models.assessment import Assessment, ClipFacts, SystemAssessment, WindowScore, notices
 from models.audio import MAX_CLIP_S, Clip, decode, window_starts_s, windows
 from models.bundle import Bundle, CalibrationKey, Canary, read_bundle
@@ -116,9 +117,18 @@ class Detector:
         device: Device = Device.AUTO,
         threads: int | None = None,
         false_alarm_rate: Callable[[SectionKey], float] | None = None,
+        public_key: Path | None = None,
     ) -> Self:
-        """Read a bundle's folder (or a symbolic link to one), check it, and open it on ``device``."""
-        return cls(read_bundle(folder), device=device, threads=threads, false_alarm_rate=false_alarm_rate)
+        """Read a bundle's folder (or a symbolic link to one), check it, and open it on ``device``.
+
+        With the file of a ``public_key``, only a bundle that its owner has signed.
+        """
+        return cls(
+            read_bundle(folder, public_key=public_key),
+            device=device,
+            threads=threads,
+            false_alarm_rate=false_alarm_rate,
+        )
 
     def close(self) -> None:
         """Give back the threads; nothing more can be encoded."""
@@ -201,6 +211,22 @@ class Detector:
             )
         model = self._way.fit_target(key, features, embeddings, min(levels_dbfs))
         return replace(model, calibration=self._at_rate(key, model.calibration))
+
+    def appraise(
+        self, key: SectionKey, clips: Sequence[Clip], features: Features, embeddings: Embeddings
+    ) -> tuple[Appraisal, ...]:
+        """Say how well each of a few target clips stands for the section's changed condition.
+
+        ``features``, ``embeddings``: as of `fit_target`.
+        """
+        source = self.calibrations[key, Domain.SOURCE].scores
+        scores = self._way.score(key, Domain.SOURCE, features, embeddings, None).decision.tolist()
+        return appraise(
+            clips,
+            self._way.spacings(key, features, embeddings),
+            [deviation(score, source) for score in scores],
+            float(self.bundle.calibrations[key, Domain.SOURCE].level_quantiles_dbfs[0]),
+        )
 
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target domain as the bundle was trained with it; None where it had too few target clips there."""

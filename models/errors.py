@@ -20,7 +20,9 @@
     │   ├── BundleFormatError   another format version, or not the format
     │   ├── BundleDigestError   a file is not the one the manifest names
     │   ├── UnsafePickle        a pickle names a class beyond numpy's arrays
+    │   ├── UntrustedBundle     it is not signed by the owner of the key that was given
     │   └── CanaryError         the loaded bundle does not reproduce its own scores
+    ├── SigningKeyError         a key that signs or verifies bundles cannot be read or written
     ├── DeviceUnavailable       the device asked for cannot run the bundle
     ├── PrecisionUnavailable    this machine does not compute as the bundle's networks need it
     ├── DataError               recordings or a manifest cannot be read as asked
@@ -141,8 +143,16 @@ class UnsafePickle(BundleError):
     """A pickle that names a class beyond numpy's arrays."""
 
 
+class UntrustedBundle(BundleError):
+    """A bundle without a signature by the owner of the public key that was given."""
+
+
 class CanaryError(BundleError):
     """The loaded bundle does not reproduce its own expected scores on this machine."""
+
+
+class SigningKeyError(EarwitnessError):
+    """A key that signs or verifies bundles, and cannot be read or written, or is none."""
 
 
 class DeviceUnavailable(EarwitnessError):

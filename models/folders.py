@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, and never change after.
+"""Folders and files that are written whole or not at all; folders never change after.
 
 A folder is written under a hidden name beside its place, synced to the disk and renamed. Its writer holds a lock on it,
 which the kernel lets go when the writer dies: so the next writer can tell what a killed one left behind from what
@@ -11,17 +11,18 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import BundleDigestError, BundleError
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` (relative path -> content) as ``folder``, which must not exist yet.
+def write_folder(folder: Path, files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> None:
+    """Write ``files`` as ``folder``, which must not exist yet.
 
-    Whenever the process is killed, or the machine goes down, there is either no ``folder`` or the whole one.
+    ``files``: relative path and content, each asked for only when it is written. Whenever the process is killed, or the
+    machine goes down, there is either no ``folder`` or the whole one.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         partial.mkdir()
         try:
             with locked(partial):
-                _fill(partial, files)
+                _fill(partial, files.items() if isinstance(files, Mapping) else files)
                 _refuse_existing(folder)
                 partial.rename(folder)
         finally:
@@ -45,6 +46,27 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise BundleError(
             folder, f"cannot be written ({error.strerror}). Check the disk's free space and the folder's permissions."
         ) from error
+
+
+def replace_file(file: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write ``content`` as ``file``, whole or not at all; once this returns it lasts, should the machine go down.
+
+    Raises
+    ------
+    OSError : where the disk refuses.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(descriptor)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)
 
 
 def list_folder(folder: Path) -> frozenset[str]:
@@ -72,9 +94,9 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
-def _fill(partial: Path, files: Mapping[str, bytes]) -> None:
+def _fill(partial: Path, files: Iterable[tuple[str, bytes]]) -> None:
     folders = {partial}
-    for name, content in files.items():
+    for name, content in files:
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         folders.update(parent for parent in path.parents if parent.is_relative_to(partial))

@@ -80,18 +80,19 @@ class FusedSystems:
         section, heard = self._sections[key], _heard(features, embeddings)
         source = self._bundle.calibrations[key, Domain.SOURCE].calibration
         if len(source.scores):
-            every = np.arange(len(heard))
-            own = [
-                section.log_distances(heard.take(every == place), section.registered(heard.take(every != place)))
-                for place in every
-            ]
-            x = {kind: np.concatenate([one[kind] for one in own]) for kind in section.counted}
-            centre = float(section.score(section.log_p_values(x)).mean())
+            centre = float(section.score(section.log_p_values(_left_out_log_distances(section, heard))).mean())
             scores = centre + (source.scores - source.scores.mean())
         else:
             scores = source.scores
         calibration = Calibration.from_scores(scores, ThresholdRule.CONDITIONS, source.percentile, ranked=True)
         return TargetModel(section.registered(heard), calibration, len(heard), lowest_level_dbfs)
+
+    def spacings(self, key: SectionKey, features: Features, embeddings: Embeddings) -> NDArray[np.float64]:
+        """The geometric mean of the distances by each sub-system that counts."""
+        section = self._sections[key]
+        x = _left_out_log_distances(section, _heard(features, embeddings))
+        spacings: NDArray[np.float64] = np.exp(np.mean([x[kind] for kind in section.counted], axis=0))
+        return spacings
 
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target clips that the bundle was trained with."""
@@ -135,6 +136,16 @@ class FusedSystems:
             axis=0,
         )
         return str(names[np.argmin(distances)])
+
+
+def _left_out_log_distances(section: CompactSection, heard: Heard) -> dict[SubSystem, NDArray[np.float64]]:
+    """x of each clip against the others, by sub-system, (clips,)."""
+    every = np.arange(len(heard))
+    own = [
+        section.log_distances(heard.take(every == place), section.registered(heard.take(every != place)))
+        for place in every
+    ]
+    return {kind: np.concatenate([one[kind] for one in own]) for kind in section.counted}
 
 
 def _heard(features: Features, embeddings: Embeddings) -> Heard:

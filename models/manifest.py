@@ -208,9 +208,17 @@ class Manifest(_Entry):
 
 def bundle_id(document: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's JSON ``document`` in canonical form, without the id itself."""
+    return hashlib.sha256(_canonical(document)).hexdigest()
+
+
+def canonical_form(content: bytes) -> bytes:
+    """The canonical form, without the id, of a ``manifest.json`` that `parse_manifest` accepts: what is signed."""
+    return _canonical(json.loads(content))
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
     content = {name: value for name, value in document.items() if name != "bundle"}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def render_manifest(manifest: Manifest) -> tuple[bytes, str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.decision import Calibration
 from models.explanation import Normal
+from models.references import cosine_distances
 from models.scoring import Normality, SectionModel, decision_score, score_section
 from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, WindowScores
 from models.targets import target_normality
@@ -64,6 +65,17 @@ class MixtureSystem:
         calibration = Calibration.from_scores(decision_score(terms, Domain.TARGET), ThresholdRule.PAPER, percentile)
         return TargetModel(mixtures, calibration, len(features.log_mels), lowest_level_dbfs)
 
+    def spacings(
+        self,
+        key: SectionKey,  # noqa: ARG002  other ways ask it
+        features: Features,  # noqa: ARG002  nor these
+        embeddings: Embeddings,
+    ) -> NDArray[np.float64]:
+        """Cosine distances, the mean over the members."""
+        by_member = [_to_nearest_other(x) for x in np.moveaxis(embeddings[SubSystem.R], 1, 0)]
+        spacings: NDArray[np.float64] = np.mean(by_member, axis=0)
+        return spacings
+
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target mixtures that the bundle was trained with."""
         members = self._sections[key].members
@@ -96,6 +108,13 @@ class MixtureSystem:
             if name != NO_ATTRIBUTE
         }
         return max(likelihood, key=lambda name: likelihood[name]) if likelihood else None
+
+
+def _to_nearest_other(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances = cosine_distances(x, x)
+    np.fill_diagonal(distances, np.inf)
+    nearest: NDArray[np.float64] = distances.min(axis=1)
+    return nearest
 
 
 def _mixtures(target: TargetModel) -> tuple[Normality, ...]:

@@ -102,6 +102,9 @@ class Way(Protocol):
     ) -> TargetModel:
         """Model the target domain by a window of each of a few normal clips."""
 
+    def spacings(self, key: SectionKey, features: Features, embeddings: Embeddings) -> NDArray[np.float64]:
+        """The distance from each of a few clips, a window each, to the nearest of the others, (clips,)."""
+
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target domain as the bundle was trained with it; None where it had too few target clips."""
 

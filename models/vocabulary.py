@@ -90,6 +90,8 @@ class WarningCode(StrEnum):
     CLIPPED = "clipped"
     RATE_BELOW_16_KHZ = "rate_below_16_khz"
     REPEATED_TO_10_S = "repeated_to_10_s"
+    PARTLY_SILENT = "partly_silent"
+    UNLIKE_THE_OTHERS = "unlike_the_others"
     DEMONSTRATION_BUNDLE = "demonstration_bundle"
 
 

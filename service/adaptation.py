@@ -1,7 +1,7 @@
 """The target clips that score a section: the registration in force, else those the bundle was trained with.
 
-The database holds the clips; the mixtures made of them are a cache that belongs to one loaded bundle. The registration
-in force is read at each use, so that several instances on one database agree.
+The database holds the clips; the mixtures made of them are a cache that belongs to one loaded bundle, kept by the
+digests of the clips they are made of.
 """
 
 import asyncio
@@ -10,15 +10,18 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from models.appraisal import Appraisal
 from models.audio import Clip
 from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
-from models.systems import Features, TargetModel
+from models.systems import Embeddings, Features, TargetModel
 from models.vocabulary import SectionKey
 from service.detection import Detection
-from service.errors import TargetClipsUnusable
-from service.targets import Idempotency, Registration, Sample, TargetStore
+from service.errors import StoreError, TargetClipsUnusable
+from service.registered import Registered, TargetState
+from service.targets import Idempotency, Registration, Sample
 
 _ANY_LENGTH_S = 3600.0
 """Stored clips were accepted once; a lower limit for new ones does not put them out of force."""
@@ -30,60 +33,100 @@ _log = logging.getLogger("service.adaptation")
 class Target:
     """What scores a section in the target domain: version 0 is the bundle's own; no model where it is dormant.
 
-    Dormant is a registration that cannot score: the bundle lacks its section or cannot use its clips.
+    Dormant is a registration that cannot score: the bundle lacks its section or cannot use its clips. ``state``: None
+    where there is no version. ``samples``: the clips, where they are known, with an appraisal each where there is a
+    model of them. A preview has a model and samples, but no version.
     """
 
     key: SectionKey
     version: int | None
     registration: Registration | None
     model: TargetModel | None
+    state: TargetState | None
+    samples: tuple[Sample, ...] = ()
+    appraisals: tuple[Appraisal, ...] = ()
+
+    @classmethod
+    def registered(cls, registration: Registration, fitted: "Fitted | None", state: TargetState) -> Self:
+        """That of a registration; without ``fitted`` it is dormant."""
+        return cls(
+            registration.key,
+            registration.version,
+            registration,
+            None if fitted is None else fitted.model,
+            state,
+            registration.samples,
+            () if fitted is None else fitted.appraisals,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a bundle makes of target clips: how they are scored against, and how well each stands for the others."""
+
+    samples: tuple[Sample, ...]
+    model: TargetModel
+    appraisals: tuple[Appraisal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a registration's clips have made with this bundle, or the reason why nothing."""
+
+    registration: Registration
+    outcome: Fitted | str
+
+    def of(self, registration: Registration) -> bool:
+        """Whether it was made of the very clips of ``registration``."""
+        return self.registration.samples == registration.samples
 
 
 class Adaptation:
-    """Registrations against one loaded bundle.
+    """Registrations against one loaded bundle."""
 
-    The database has threads of its own: nothing that is read there waits for clips that are decoded, nor the reverse.
-    One writer at a time, since one that waits for another program's lock keeps its thread.
-    """
-
-    def __init__(self, detection: Detection, store: TargetStore) -> None:
+    def __init__(self, detection: Detection, registered: Registered) -> None:
         self._detection = detection
         self._detector = detection.detector
-        self._store = store
-        self._known = frozenset(self._detector.sections)
-        self._models: dict[SectionKey, tuple[int, TargetModel]] = {}
-        self._fitting: defaultdict[SectionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._writing = asyncio.Lock()
+        self._registered = registered
+        self._sections = frozenset(self._detector.sections)
+        self._made: dict[SectionKey, _Made] = {}
+        self._making: defaultdict[SectionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def registered(self, key: SectionKey) -> Registration | None:
-        """The registration in force for this section, if there is one; the bundle need not know it."""
-        return await asyncio.to_thread(self._store.in_force, key)
+    def knows(self, key: SectionKey) -> bool:
+        """Whether a registration is in force for this section, which the bundle need not know."""
+        return self._registered.in_force(key) is not None
 
     async def target(self, key: SectionKey, deadline: float) -> Target:
         """What scores this section in the target domain now; a registration that cannot is dormant."""
-        return await self._described(key, await self.registered(key), deadline)
+        return await self._described(key, self._registered.in_force(key), deadline)
 
-    async def scoring_target(self, key: SectionKey, deadline: float) -> tuple[TargetModel, int]:
-        """The model and version that score a target-domain clip.
+    async def scoring_target(self, key: SectionKey, deadline: float) -> tuple[TargetModel, int, TargetState]:
+        """The model that scores a target-domain clip, its version, and whether that is surely the newest.
 
         Raises
         ------
         NoTargetClips : where there are none.
         TargetClipsUnusable : where those registered cannot score.
+        StoreError : where those registered are not in memory yet, nor any before them, and cannot be read.
         """
-        target = await self._target(key, await self.registered(key), deadline)
-        if target.model is None or target.version is None:
+        try:
+            target = await self._target(key, self._registered.in_force(key), deadline)
+        except StoreError:
+            made = self._made.get(key)
+            if made is None or isinstance(made.outcome, str):
+                raise
+            return made.outcome.model, made.registration.version, TargetState.STALE
+        if target.model is None or target.version is None or target.state is None:
             raise NoTargetClips(key.machine_type, key.section)
-        return target.model, target.version
+        return target.model, target.version, target.state
 
     async def targets(self, deadline: float) -> list[Target]:
         """Every registration in force, dormant ones too."""
-        return [await self._described(one.key, one, deadline) for one in await self.registrations()]
+        return [await self._described(one.key, one, deadline) for one in self._registered.all]
 
     async def sections(self, deadline: float) -> list[Target]:
-        """What scores each section of the bundle in the target domain now, from one read of the database."""
-        registered = {one.key: one for one in await self.registrations()}
-        return [await self._described(key, registered.get(key), deadline) for key in self._detector.sections]
+        """What scores each section of the bundle in the target domain now."""
+        return [await self.target(key, deadline) for key in self._detector.sections]
 
     async def register(
         self, key: SectionKey, clips: Sequence[bytes], *, idempotency_key: str | None, deadline: float
@@ -99,40 +142,65 @@ class Adaptation:
         if idempotency_key is not None:
             request_sha256 = await self._detection.in_thread(_request_sha256, key, clips)
             idempotency = Idempotency(idempotency_key, request_sha256)
-            earlier = await asyncio.to_thread(self._store.replayed, idempotency)
+            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
             if earlier is not None:
                 return await self._target(key, earlier, deadline)
-        if not MIN_TARGET_CLIPS <= len(clips) <= MAX_TARGET_CLIPS:
-            raise TargetClipsError(
-                f"{len(clips)} clips were sent; a registration takes {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS}, "
-                "in file fields named 'audio'."
-            )
-        heard, model = await self._fit(key, clips, deadline)
-        samples = [Sample(clip.sha256, clip.duration_s, clip.level_dbfs, clip.clipped_share) for clip in heard]
-        rows = list(zip(samples, clips, strict=True))
-        async with self._writing:
-            registration = await asyncio.to_thread(self._store.register, key, rows, idempotency=idempotency)
-        self._models[key] = registration.id, model
+        fitted = await self._judge(key, clips, deadline)
+        rows = list(zip(fitted.samples, clips, strict=True))
+        registration = await self._registered.register(key, rows, idempotency=idempotency)
+        self._keep(registration, fitted)
         _log.info("registered %d target clips of %s %s, version %d", len(rows), *_names(key), registration.version)
-        return Target(key, registration.version, registration, model)
+        return Target.registered(registration, fitted, self._registered.state)
 
-    async def registrations(self) -> list[Registration]:
-        """Every registration in force, dormant ones too."""
-        return await asyncio.to_thread(self._store.all_in_force)
+    async def preview(self, key: SectionKey, clips: Sequence[bytes], deadline: float) -> Target:
+        """What `register` would put in force, and nothing more.
+
+        Raises
+        ------
+        TargetClipsError : as `register` would.
+        """
+        fitted = await self._judge(key, clips, deadline)
+        return Target(key, None, None, fitted.model, None, fitted.samples, fitted.appraisals)
+
+    async def versions(self, key: SectionKey) -> list[Registration]:
+        """Every registration that the section has had, the newest first; raises `StoreError`."""
+        return await asyncio.to_thread(self._registered.store.versions, key)
+
+    async def restore(self, key: SectionKey, version: int, *, idempotency_key: str | None, deadline: float) -> Target:
+        """Put the clips of an earlier version in force again, as a new version.
+
+        Raises
+        ------
+        UnknownTargetVersion : where the section has no such version.
+        TargetClipsUnusable : where its clips cannot score.
+        IdempotencyConflict : where the key belongs to another request.
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            request = "\n".join(["restore", *_names(key), str(version)])
+            idempotency = Idempotency(idempotency_key, hashlib.sha256(request.encode()).hexdigest())
+            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
+            if earlier is not None:
+                return await self._target(key, earlier, deadline)
+        old = await asyncio.to_thread(self._registered.store.version, key, version)
+        target = await self._target(key, old, deadline)
+        registration = await self._registered.restore(key, version, idempotency=idempotency)
+        assert target.model is not None, "the bundle knows the section"
+        fitted = Fitted(target.samples, target.model, target.appraisals)
+        self._keep(registration, fitted)
+        _log.info("restored version %d of %s %s as version %d", version, *_names(key), registration.version)
+        return Target.registered(registration, fitted, self._registered.state)
 
     async def withdraw(self, key: SectionKey, deadline: float) -> Target:
         """Take a registration out of force; what is in force then."""
-        async with self._writing:
-            withdrawn = await asyncio.to_thread(self._store.withdraw, key)
-        if withdrawn:
+        if await self._registered.withdraw(key):
             _log.info("withdrew the target clips of %s %s", *_names(key))
-        self._models.pop(key, None)
         return await self.target(key, deadline)
 
     async def warm(self, deadline: float) -> None:
         """Make the mixtures of every registration in force; one that cannot be made stays in force and is reported."""
-        for registration in await self.registrations():
-            if registration.key not in self._known:
+        for registration in self._registered.all:
+            if registration.key not in self._sections:
                 _log.warning("the target clips of %s %s are dormant: the bundle lacks it", *_names(registration.key))
                 continue
             try:
@@ -145,32 +213,57 @@ class Adaptation:
         try:
             return await self._target(key, registration, deadline)
         except TargetClipsUnusable as error:
+            assert registration is not None, "the bundle's own clips can be used"
             _log.error("%s", error)
-            return Target(key, None if registration is None else registration.version, registration, None)
+            return Target.registered(registration, None, self._registered.state)
 
     async def _target(self, key: SectionKey, registration: Registration | None, deadline: float) -> Target:
-        if key not in self._known:
-            return Target(key, None if registration is None else registration.version, registration, None)
+        state = self._registered.state
         if registration is None:
-            model = self._detector.bundle_target(key)
-            return Target(key, None if model is None else 0, None, model)
-        async with self._fitting[key]:
-            number, model = self._models.get(key, (None, None))
-            if number != registration.id:
-                audio = await asyncio.to_thread(self._store.audio, registration)
-                try:
-                    _, model = await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
-                except TargetClipsError as error:
-                    raise TargetClipsUnusable(
-                        f"The target clips registered for {' '.join(_names(key))}, version {registration.version}, "
-                        f"cannot be used with this bundle ({error.__cause__ or error}). Register clips again."
-                    ) from error
-                self._models[key] = registration.id, model
-        return Target(key, registration.version, registration, model)
+            model = self._detector.bundle_target(key) if key in self._sections else None
+            return Target(key, None, None, None, None) if model is None else Target(key, 0, None, model, state)
+        if key not in self._sections:
+            return Target.registered(registration, None, state)
+        async with self._making[key]:
+            made = self._made.get(key)
+            if made is None or not made.of(registration):
+                made = _Made(registration, await self._make(registration, deadline))
+                self._keep(registration, made.outcome)
+        if isinstance(made.outcome, str):
+            raise TargetClipsUnusable(made.outcome)
+        return Target.registered(registration, made.outcome, state)
+
+    def _keep(self, registration: Registration, outcome: Fitted | str) -> None:
+        """Keep what is in force, and not what a repeated request has asked to be told again."""
+        current = self._registered.in_force(registration.key)
+        if current is not None and current.samples == registration.samples:
+            self._made[registration.key] = _Made(current, outcome)
+
+    async def _make(self, registration: Registration, deadline: float) -> Fitted | str:
+        key = registration.key
+        try:
+            audio = await asyncio.to_thread(self._registered.store.audio, registration)
+            return await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
+        except TargetClipsUnusable as error:
+            return str(error)
+        except TargetClipsError as error:
+            return (
+                f"The target clips registered for {' '.join(_names(key))}, version {registration.version}, "
+                f"cannot be used with this bundle ({error.__cause__ or error}). Register clips again."
+            )
+
+    async def _judge(self, key: SectionKey, clips: Sequence[bytes], deadline: float) -> Fitted:
+        """What new clips make, if there are as many as there should be."""
+        if not MIN_TARGET_CLIPS <= len(clips) <= MAX_TARGET_CLIPS:
+            raise TargetClipsError(
+                f"{len(clips)} clips were sent; a registration takes {MIN_TARGET_CLIPS} to {MAX_TARGET_CLIPS}, "
+                "in file fields named 'audio'."
+            )
+        return await self._fit(key, clips, deadline)
 
     async def _fit(
         self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None = None
-    ) -> tuple[list[Clip], TargetModel]:
+    ) -> Fitted:
         results = await asyncio.gather(
             *(self._detection.hear_first(clip, max_clip_s) for clip in clips), return_exceptions=True
         )
@@ -187,8 +280,14 @@ class Adaptation:
         _refuse_duplicates(heard)
         together = Features.joined(features)
         embeddings = await self._detection.embed(key, self._detector.inputs(together), deadline)
-        levels_dbfs = [clip.level_dbfs for clip in heard]
-        return heard, await self._detection.in_thread(self._detector.fit_target, key, together, embeddings, levels_dbfs)
+        return await self._detection.in_thread(self._fitted, key, heard, together, embeddings)
+
+    def _fitted(self, key: SectionKey, heard: Sequence[Clip], features: Features, embeddings: Embeddings) -> Fitted:
+        return Fitted(
+            tuple(Sample(clip.sha256, clip.duration_s, clip.level_dbfs, clip.clipped_share) for clip in heard),
+            self._detector.fit_target(key, features, embeddings, [clip.level_dbfs for clip in heard]),
+            self._detector.appraise(key, heard, features, embeddings),
+        )
 
 
 def _refuse_duplicates(heard: Sequence[Clip]) -> None:

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from service import documentation, problems
 from service.middleware import UNKNOWN_ROUTE, RequestContext
 from service.resources import Resources
-from service.routes import health, inventory, scoring, target_samples
+from service.routes import bundles, health, inventory, scoring, target_samples
 from service.schemas import Problem
 from service.settings import Settings
+from service.tracing import TracedRequests
 
 _DESCRIPTION = """Listens to machines and says when one sounds wrong.
 
@@ -29,6 +30,8 @@ class _App(FastAPI):
         document = super().openapi()
         schemas = document["components"]["schemas"]
         if "Problem" not in schemas:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{}, {"key": []}]
             schemas["Problem"] = Problem.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
@@ -59,9 +62,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.resources = resources
     problems.install(app)
+    if resources.tracing is not None:
+        app.add_middleware(TracedRequests, tracing=resources.tracing)
     app.add_middleware(RequestContext, metrics=resources.metrics)
     documentation.install(app)
-    for module in (scoring, target_samples, inventory, health):
+    for module in (scoring, target_samples, inventory, bundles, health):
         app.include_router(module.router)
-    resources.metrics.know_routes([*app.openapi()["paths"], UNKNOWN_ROUTE])
+    if resources.settings.metrics_port is None:
+        app.include_router(health.watched)
+    resources.metrics.know_routes([*app.openapi()["paths"], "/metrics", UNKNOWN_ROUTE])
+    return app
+
+
+def metrics_app(resources: Resources) -> FastAPI:
+    """The application of the metrics' own port."""
+    app = FastAPI(redirect_slashes=False, openapi_url=None)
+    app.state.resources = resources
+    problems.install(app)
+    app.add_middleware(RequestContext, metrics=resources.metrics)
+    app.include_router(health.watched)
     return app

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import httpx
+from pydantic import SecretStr
 from tqdm import tqdm
 
 from models.detector import Detector
@@ -19,9 +20,11 @@ from models.errors import DataError, EarwitnessError, NoTargetClips
 from models.systems import TargetModel
 from models.vocabulary import Decision, Domain, SectionKey
 from service.adaptation import Adaptation
+from service.databases import exists
 from service.detection import Detection
 from service.errors import DeadlinePassed, Draining, MalformedRequest, NotReady, QueueFull, StoreError
 from service.problems import KINDS, TYPE_PREFIX, kind_of
+from service.registered import Registered, TargetState
 from service.schemas import ScoreAnswer
 from service.settings import Settings
 from service.sheets import Row, Sheet, key_of
@@ -165,16 +168,19 @@ class LocalScorer:
             device=settings.device,
             threads=settings.threads,
             false_alarm_rate=settings.false_alarm_rate_of,
+            public_key=settings.public_key,
         )
         self.bundle = detector.bundle.id
         with ExitStack() as opened:
             self._runner = opened.enter_context(asyncio.Runner())
             self._detection = self._runner.run(self._open(detector))
             opened.callback(lambda: self._runner.run(self._detection.close(0.0)))
-            self._adaptation: Adaptation | None = None
-            if settings.database_file.exists():
+            self._target_clips: tuple[Registered, Adaptation] | None = None
+            if exists(settings.database):
                 store = opened.enter_context(TargetStore(settings.database))
-                self._adaptation = Adaptation(self._detection, store)
+                registered = self._runner.run(Registered(store).open())
+                opened.callback(registered.close)
+                self._target_clips = registered, Adaptation(self._detection, registered)
             self._closing = opened.pop_all()
         return self
 
@@ -203,22 +209,26 @@ class LocalScorer:
         key = detector.find(job.machine_type, job.section)
         if job.domain not in list(Domain):
             raise MalformedRequest(f"The domain is {job.domain!r}: use 'source' or 'target'.", ["domain"])
-        target, version = None, None
+        target, version, state = None, None, None
         if job.domain == Domain.TARGET:
-            target, version = await self._target(key)
+            target, version, state = await self._target(key)
         audio = await asyncio.to_thread(job.read)
         assessment = await self._detection.score(audio, key, Domain(job.domain), target=target, deadline=deadline)
         request_id = uuid.uuid4().hex
-        answer = ScoreAnswer.of(assessment, bundle=self.bundle, target_version=version, request_id=request_id)
+        answer = ScoreAnswer.of(
+            assessment, bundle=self.bundle, target_version=version, target_state=state, request_id=request_id
+        )
         return answer.model_dump(mode="json")
 
-    async def _target(self, key: SectionKey) -> tuple[TargetModel, int]:
-        if self._adaptation is not None:
-            return await self._adaptation.scoring_target(key, float("inf"))
+    async def _target(self, key: SectionKey) -> tuple[TargetModel, int, TargetState]:
+        if self._target_clips is not None:
+            registered, adaptation = self._target_clips
+            await registered.refresh()
+            return await adaptation.scoring_target(key, float("inf"))
         model = self._detection.detector.bundle_target(key)
         if model is None:
             raise NoTargetClips(key.machine_type, key.section)
-        return model, 0
+        return model, 0, TargetState.CURRENT
 
 
 class _Nobody:
@@ -232,8 +242,9 @@ class _Nobody:
 class HttpScorer:
     """Scores with the service at ``url``; asks again where it is busy or slow."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=120.0)
+    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key.get_secret_value()}"}
+        self._client = httpx.Client(base_url=url, timeout=120.0, headers=headers)
 
     def __enter__(self) -> Self:
         """Ask which bundle it serves."""

@@ -1,4 +1,4 @@
-"""``python -m service serve``, ``python -m service score`` and ``python -m service bench``.
+"""``python -m service serve``, ``score``, ``bench``, ``keys`` and ``targets``.
 
 Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
 be scored. ``serve`` ends with 0 when it is told to stop, and with 2 where its bundle, device, database or address
@@ -7,6 +7,7 @@ cannot be used.
 
 import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from pydantic import ValidationError
 
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
+from service.access import KeyFile, Scope
 from service.bench.arguments import add_arguments as add_bench_arguments
+from service.logs import LogFormat, configure
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
@@ -33,7 +36,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--bundle", type=Path, help="the bundle folder (default: the demonstration bundle)")
     serve.add_argument("--host", help="the address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="the port to listen on (default 8000)")
+    serve.add_argument("--watch", action="store_true", default=None, help="follow the symbolic link that the bundle is")
     serve.set_defaults(run=_serve)
+
+    keys = commands.add_parser("keys", help="make, list and revoke API keys")
+    actions = keys.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="make a key, and print it once")
+    create.add_argument("name", metavar="NAME", help="who has it")
+    create.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=[scope.value for scope in Scope],
+        help="what it may be used for; may be given several times",
+    )
+    create.set_defaults(run=_create_key)
+    actions.add_parser("list", help="names, scopes and ages of the keys").set_defaults(run=_list_keys)
+    revoke = actions.add_parser("revoke", help="take a key out of force, at once")
+    revoke.add_argument("name", metavar="NAME")
+    revoke.set_defaults(run=_revoke_key)
 
     score = commands.add_parser("score", help="score clips, folders of clips, or the clips of CSV manifests")
     score.add_argument("sources", nargs="+", type=Path, metavar="CLIP|FOLDER|MANIFEST")
@@ -49,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--jsonl", type=Path, metavar="F", help="the same as JSON lines, with the whole answers")
     score.set_defaults(run=_score)
 
+    targets = commands.add_parser(
+        "targets", help="carry registered target clips out of a database, or into an empty one"
+    )
+    targets.add_argument("action", choices=["export", "import"])
+    targets.add_argument("folder", type=Path, metavar="DIR", help="the folder to write, or to read")
+    targets.set_defaults(run=_targets)
+
     bench = commands.add_parser("bench", help="measure what a clip costs, beside the naive way, or a running server")
     add_bench_arguments(bench)
     bench.set_defaults(run=_bench)
@@ -58,17 +86,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(arguments)
-    chosen = {name: getattr(options, name, None) for name in ("bundle", "host", "port")}
+    chosen = {name: getattr(options, name, None) for name in ("bundle", "host", "port", "watch")}
     try:
         settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
     except ValidationError as error:
         for one in error.errors():
             name = ".".join(map(str, one["loc"]))
-            print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {one['input']!r})", file=sys.stderr)
+            given = re.sub(r"(://[^/@]*:)[^/@]*@", r"\1***@", repr(one["input"]))  # a URL may hold a password
+            print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {given})", file=sys.stderr)
         return FAILED
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure(settings.log_level, settings.log_format if options.command == "serve" else LogFormat.TEXT)
     for variable in unknown_variables():
         _log.warning("%s names no setting and is ignored", variable)
     try:
@@ -87,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     import uvicorn
 
-    from service.app import create_app
+    from service.app import create_app, metrics_app
     from service.protocol import Protocol
     from service.server import Server
 
@@ -103,8 +130,11 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
     resources = app.state.resources
+    resources.gate.check_startable(settings.host)
     server = Server(config, resources)
     resources.on_refusal = lambda: setattr(server, "should_exit", True)
+    if settings.metrics_port is not None:
+        server.beside(metrics_app(resources), settings.metrics_port)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     try:
@@ -121,6 +151,22 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
+def _create_key(settings: Settings, options: argparse.Namespace) -> int:
+    print(KeyFile(settings.keys).create(options.name, [Scope(name) for name in options.scope]))
+    return 0
+
+
+def _list_keys(settings: Settings, _options: argparse.Namespace) -> int:
+    for key in KeyFile(settings.keys).read():
+        print(key.name, ",".join(sorted(key.scopes)), key.created_at.isoformat(timespec="seconds"), sep="\t")
+    return 0
+
+
+def _revoke_key(settings: Settings, options: argparse.Namespace) -> int:
+    KeyFile(settings.keys).revoke(options.name)
+    return 0
+
+
 def _score(settings: Settings, options: argparse.Namespace) -> int:
     from service.bulk import HttpScorer, LocalScorer, find_jobs, score_all
     from service.sheets import key_of, open_sheet
@@ -128,10 +174,22 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     jobs = find_jobs(options.sources, options.machine_type, options.section, options.domain)
     with (
-        HttpScorer(options.url) if options.url else LocalScorer(settings) as scorer,
+        HttpScorer(options.url, settings.api_key) if options.url else LocalScorer(settings) as scorer,
         open_sheet(options.csv, options.jsonl, scorer.bundle, {key_of(job.row) for job in jobs}) as sheet,
     ):
         return score_all(jobs, scorer, sheet)
+
+
+def _targets(settings: Settings, options: argparse.Namespace) -> int:
+    from service.databases import shown
+    from service.transfers import export_targets, import_targets
+
+    if options.action == "export":
+        print(f"exported {export_targets(settings.database, options.folder)} to {options.folder}")
+    else:
+        done = import_targets(settings.database, options.folder)
+        print(f"imported {done} into {shown(settings.database)}")
+    return 0
 
 
 def _bench(settings: Settings, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from models.assessment import Assessment
@@ -16,6 +17,7 @@ from models.detector import Detector
 from models.systems import Embeddings, Features, Inputs, TargetModel, joined, split, window_count
 from models.vocabulary import Decision, Domain, SectionKey
 from service.batching import Batcher, BatchObserver
+from service.tracing import stage
 
 Result = TypeVar("Result")
 
@@ -37,10 +39,8 @@ class Detection:
         self._max_clip_s = max_clip_s
         self._observer = observer
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
-        machine_types = {key.machine_type for key in detector.sections}
-        self._machine_type_of = {detector.members_of(machine_type): machine_type for machine_type in machine_types}
         self.batcher: Batcher[tuple[int, ...], Inputs, Embeddings] = Batcher(
-            self._encode, capacity=capacity, max_batch=max_batch, observer=observer
+            partial(_encode, detector), capacity=capacity, max_batch=max_batch, observer=observer
         )
 
     async def score(
@@ -57,8 +57,10 @@ class Detection:
 
         ``target`` holds the target clips in force where the domain asks for them.
         """
-        clip, features = await self.in_thread(self._hear, audio)
-        embeddings = await self.embed(key, self.detector.inputs(features), deadline)
+        with stage("hear"):
+            clip, features = await self.in_thread(self._hear, audio)
+        with stage("embed"):
+            embeddings = await self.embed(key, self.detector.inputs(features), deadline)
 
         def assess() -> Assessment:
             begun = time.perf_counter()
@@ -69,7 +71,8 @@ class Detection:
             self._observer.observe_stage("score", time.perf_counter() - begun)
             return assessment
 
-        return await self.in_thread(assess)
+        with stage("assess"):
+            return await self.in_thread(assess)
 
     async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Features]:
         """A target clip cut to its first ten seconds, and the features of that one window."""
@@ -104,9 +107,11 @@ class Detection:
         self._observer.observe_stage("features", time.perf_counter() - decoded)
         return clip, features
 
-    def _encode(self, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
-        embeddings = self.detector.encode(joined(clips), self._machine_type_of[members])
-        return split(embeddings, [window_count(clip) for clip in clips])
+
+def _encode(detector: Detector, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
+    """No method: a batcher that held what holds it would keep a bundle out of service in memory."""
+    embeddings = detector.encode_by(joined(clips), members)
+    return split(embeddings, [window_count(clip) for clip in clips])
 
 
 def _cut(clip: Clip) -> Clip:

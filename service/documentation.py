@@ -9,6 +9,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import FileResponse, Response
 
 PAGE: Final = "/docs"
+_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'"
+)
+"""The page has its script and styles in itself, and takes what else it needs from here."""
 _FOLDER = Path(str(files("fastapi_offline") / "static"))
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 
@@ -19,7 +24,7 @@ def install(app: FastAPI) -> None:
 
     async def page(request: Request) -> Response:
         root = request.scope.get("root_path", "")
-        return get_swagger_ui_html(
+        answer = get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
             title=app.title,
             swagger_js_url=f"{root}{script}",
@@ -27,6 +32,8 @@ def install(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}{icon}",
             swagger_ui_parameters={"validatorUrl": None},  # or it asks a public address whether we are valid
         )
+        answer.headers["Content-Security-Policy"] = _POLICY
+        return answer
 
     async def file(request: Request) -> Response:
         return FileResponse(_FOLDER / request.url.path.rpartition("/")[2])

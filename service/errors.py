@@ -5,18 +5,28 @@
     EarwitnessError                 models/errors.py
     └── ServiceError
         ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
+        ├── Unauthorized            no key, or one that is not known
+        ├── Forbidden               a key without the scope that is needed
+        ├── KeysError               the keys cannot be read or written, or there is none where one is needed
         ├── NoSuchPath              nothing is served there
         ├── MethodNotAllowed
         ├── BodyTooLarge
         ├── UnsupportedContentType  of the body as a whole; what a clip's bytes are is `models.errors.NotAudio`
         ├── IdempotencyConflict     another request under the same key
         ├── QueueFull
+        ├── UnknownBundle           no bundle of that name in the bundles' folder
+        ├── BundleRefused           one that cannot serve; the one before goes on
+        ├── NoPreviousBundle        nothing to go back to
+        ├── ReloadInProgress        another bundle is being loaded
+        ├── BundleWatched           a link says what serves, and no request
+        ├── PromotionError          what was promoted cannot be kept, or not be read
         ├── NotReady                loading, or refused at loading
         ├── Draining
         ├── DeadlinePassed
         ├── ClientGone              nobody waits for the answer any more
         ├── StoreError              the database of target clips cannot be used
-        └── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
+        ├── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
+        └── UnknownTargetVersion    the section has never had it
 """
 
 from collections.abc import Sequence
@@ -34,6 +44,18 @@ class MalformedRequest(ServiceError):
     def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
         self.fields = tuple(fields)
         super().__init__(message)
+
+
+class Unauthorized(ServiceError):
+    """A request without a key that is known."""
+
+
+class Forbidden(ServiceError):
+    """A key without the scope that the request needs."""
+
+
+class KeysError(ServiceError):
+    """The keys cannot be read or written, or none is there where one is needed."""
 
 
 class NoSuchPath(ServiceError):
@@ -64,6 +86,34 @@ class QueueFull(ServiceError):
     """As many requests are in hand as the service may hold."""
 
 
+class UnknownBundle(ServiceError):
+    """There is no bundle of this name; ``known`` are those there are."""
+
+    def __init__(self, message: str, known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        super().__init__(message)
+
+
+class BundleRefused(ServiceError):
+    """A bundle that cannot take over: damaged, of another format, or with other scores here."""
+
+
+class NoPreviousBundle(ServiceError):
+    """A rollback where no bundle was replaced."""
+
+
+class ReloadInProgress(ServiceError):
+    """A reload while another one is under way."""
+
+
+class BundleWatched(ServiceError):
+    """A reload by a request, where the service follows a link."""
+
+
+class PromotionError(ServiceError):
+    """Which bundle was promoted cannot be kept, or not be read."""
+
+
 class NotReady(ServiceError):
     """The bundle is still loading, or could not be loaded."""
 
@@ -89,3 +139,15 @@ class StoreError(ServiceError):
 
 class TargetClipsUnusable(ServiceError):
     """The target clips in force cannot score: one is damaged, or the loaded bundle cannot use them."""
+
+
+class UnknownTargetVersion(ServiceError):
+    """A version that the section's registrations never had; ``known`` are those they had."""
+
+    def __init__(self, machine_type: str, section: str, version: int, known: Sequence[int]) -> None:
+        self.known = tuple(known)
+        there_are = f"There are {', '.join(map(str, known))}." if known else "There is none yet."
+        super().__init__(
+            f"{machine_type} {section} has no registration of version {version}. {there_are} The bundle's own target "
+            "clips, version 0, come back with DELETE."
+        )

@@ -7,12 +7,15 @@ import time
 import uuid
 from urllib.parse import quote
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.audit import audit
 from service.errors import Draining
 from service.telemetry import Metrics
+from service.tracing import WATCHING
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 UNKNOWN_ROUTE = "unknown"
@@ -21,8 +24,13 @@ UNKNOWN_ROUTE = "unknown"
 MALFORMED = "malformed"
 """The key in ``scope["state"]`` under which the HTTP protocol leaves the error of a body that is none."""
 
-_WATCHING = frozenset({"/livez", "/readyz", "/metrics"})
-"""Asked for every few seconds by whoever watches: their successes would bury the rest of the log."""
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer that has none of its own: nothing in it is to be kept, framed, run or guessed at."""
 
 _log = logging.getLogger("service.requests")
 
@@ -43,13 +51,21 @@ class RequestContext:
         request_id = given if re.fullmatch(REQUEST_ID_PATTERN, given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"], state["arrived"] = request_id, asyncio.get_running_loop().time()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._serve(scope, receive, send, request_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        state = scope["state"]
         begun, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         async def body() -> Message:
@@ -69,12 +85,14 @@ class RequestContext:
                 raise
             await problems.problem(scope, error)(scope, receive, answer)
         finally:
+            route, status = getattr(scope.get("route"), "path", UNKNOWN_ROUTE), status or problems.CLIENT_GONE
+            audit(scope, route, status)
             record(
                 self._metrics,
-                route=getattr(scope.get("route"), "path", UNKNOWN_ROUTE),
+                route=route,
                 method=scope["method"],
                 path=scope["path"],
-                status=status or problems.CLIENT_GONE,
+                status=status,
                 seconds=time.perf_counter() - begun,
                 request_id=request_id,
             )
@@ -85,6 +103,13 @@ def record(
 ) -> None:
     """Count one request and write its line in the log."""
     metrics.observe_request(route, status, seconds)
-    level = logging.DEBUG if route in _WATCHING and status < 400 else logging.INFO
+    # who watches asks every few seconds: their successes would bury the rest of the log
+    level = logging.DEBUG if route in WATCHING and status < 400 else logging.INFO
     # quoted: a line break in a path must not write a line of the log
-    _log.log(level, "%s %s %s %.1f ms request_id=%s", method, quote(path), status, 1000.0 * seconds, request_id)
+    facts = {"method": method, "path": quote(path), "route": route, "status": status, "request_id": request_id}
+    _log.log(
+        level,
+        "%s %s %s %.1f ms",
+        *(method, quote(path), status, 1000.0 * seconds),
+        extra={**facts, "seconds": round(seconds, 6)},
+    )

@@ -29,7 +29,14 @@ CLIENT_GONE = 499
 """What the log and the metrics call an answer that nobody waits for (the convention of proxies; it is never sent)."""
 
 _log = logging.getLogger("service.problems")
-_HANGING_UP = (errors.BodyTooLarge, errors.QueueFull, errors.DeadlinePassed, errors.Draining)
+_HANGING_UP = (
+    errors.BodyTooLarge,
+    errors.QueueFull,
+    errors.DeadlinePassed,
+    errors.Draining,
+    errors.Unauthorized,
+    errors.Forbidden,
+)
 """What is answered on a connection's last breath: the rest of its body is not worth reading, nor another request."""
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -48,13 +55,20 @@ INTERNAL = Kind(500, "internal-error", "Internal error")
 KINDS: Mapping[type[Exception], Kind] = {
     errors.MalformedRequest: Kind(400, "malformed-request", "Malformed request"),
     model_errors.InvalidName: Kind(400, "invalid-name", "Invalid name"),
+    errors.Unauthorized: Kind(401, "unauthorized", "Key needed"),
+    errors.Forbidden: Kind(403, "forbidden", "Scope missing"),
     errors.NoSuchPath: Kind(404, "not-found", "Not found"),
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
+    errors.UnknownBundle: Kind(404, "unknown-bundle", "Unknown bundle"),
+    errors.UnknownTargetVersion: Kind(404, "unknown-target-version", "Unknown version of target clips"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
     errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
     errors.IdempotencyConflict: Kind(409, "idempotency-conflict", "Idempotency key used for another request"),
+    errors.NoPreviousBundle: Kind(409, "no-previous-bundle", "No previous bundle"),
+    errors.ReloadInProgress: Kind(409, "reload-in-progress", "Another bundle is being loaded"),
+    errors.BundleWatched: Kind(409, "bundle-watched", "A link says which bundle serves"),
     errors.BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     model_errors.ClipTooLong: Kind(413, "clip-too-long", "Clip too long"),
     errors.UnsupportedContentType: Kind(415, "unsupported-content-type", "Unsupported content type"),
@@ -65,11 +79,14 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.NonFiniteAudio: Kind(422, "non-finite-audio", "Audio is not finite"),
     model_errors.AudioError: Kind(422, "unusable-audio", "Audio cannot be used"),
     model_errors.TargetClipsError: Kind(422, "target-clips-refused", "Target clips refused"),
+    errors.BundleRefused: Kind(422, "bundle-refused", "Bundle refused"),
     errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand", retry_after_s=1),
     errors.ClientGone: Kind(CLIENT_GONE, "client-gone", "Client gone"),
     errors.NotReady: Kind(503, "not-ready", "Not ready", retry_after_s=5),
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
     errors.StoreError: Kind(503, "target-clips-unavailable", "Target clips unavailable", retry_after_s=5),
+    errors.PromotionError: Kind(503, "promotion-not-kept", "Promotion cannot be kept", retry_after_s=5),
+    errors.KeysError: Kind(503, "keys-unavailable", "Keys cannot be read", retry_after_s=5),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
 }
 
@@ -85,10 +102,10 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     request_id = scope["state"]["request_id"]
     detail = str(error)
     if kind is INTERNAL:
-        _log.error("%s %s failed, request_id=%s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
+        _log.error("%s %s failed", scope["method"], quote(scope["path"]), exc_info=error)
         detail = f"The service failed on this request. Its log tells more under request id {request_id}."
-    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable)):
-        _log.error("%s request_id=%s", error, request_id)
+    if isinstance(error, (errors.StoreError, errors.TargetClipsUnusable, errors.PromotionError, errors.KeysError)):
+        _log.error("%s", error)
     content: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
@@ -101,13 +118,21 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, _HANGING_UP):
         headers["Connection"] = "close"
     return JSONResponse(content, kind.status, headers, MEDIA_TYPE)
 
 
 def _extensions(error: Exception) -> dict[str, Any]:
-    if isinstance(error, (model_errors.UnknownMachineType, model_errors.UnknownSection)):
+    lists_known = (
+        model_errors.UnknownMachineType,
+        model_errors.UnknownSection,
+        errors.UnknownBundle,
+        errors.UnknownTargetVersion,
+    )
+    if isinstance(error, lists_known):
         return {"known": list(error.known)}
     if isinstance(error, model_errors.TargetClipsError) and error.position is not None:
         return {"position": error.position}

@@ -6,7 +6,7 @@ import uuid
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import MalformedRequest
-from service.middleware import MALFORMED, UNKNOWN_ROUTE, record
+from service.middleware import MALFORMED, SECURITY_HEADERS, UNKNOWN_ROUTE, record
 from service.problems import problem
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -83,6 +83,7 @@ class Protocol(HttpToolsProtocol):
         path = self.url.decode("latin-1").partition("?")[0]
         answer = problem({"state": {"request_id": request_id}, "path": path}, error)
         lines = [*answer.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        lines += [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
         self.transport.write(STATUS_LINE[answer.status_code] + head + b"\r\n" + bytes(answer.body))
         self.transport.close()

@@ -25,6 +25,8 @@ AUDIO_TYPES = frozenset(
     }
 )
 MULTIPART = "multipart/form-data"
+JSON = "application/json"
+_MOST_JSON_BYTES = 4096
 _FORM_OVERHEAD_BYTES = 64 * 1024
 """What boundaries, part headers and text fields may add to the clips of a multipart body."""
 _KEY_PATTERN = r"[\x21-\x7e]{1,255}"
@@ -66,9 +68,30 @@ async def _bounded(request: Request, limit: int, hold: Hold, overhead: int = 0) 
         yield chunk
 
 
+async def read_json(request: Request, model: type[Parameters], hold: Hold) -> Parameters:
+    """A small JSON body as ``model``: each name once, none missing, none unknown.
+
+    Raises
+    ------
+    MalformedRequest, UnsupportedContentType
+    """
+    if content_type(request) != JSON:
+        raise unsupported(request, [JSON])
+    body = b"".join([chunk async for chunk in _bounded(request, _MOST_JSON_BYTES, hold)])
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        wrong = [(".".join(map(str, one["loc"])) or "the body", one["msg"]) for one in error.errors()]
+        detail = "; ".join(f"{name[:80]}: {message}" for name, message in wrong)
+        raise MalformedRequest(
+            f"{detail[:400]}. See /docs for what is expected.", [name for name, _ in wrong]
+        ) from error
+
+
 def _too_large(size: int, limit: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"The body has {size} bytes or more; {limit} are accepted. Send shorter clips, or one channel at 16 kHz."
+        f"The body has {size} bytes or more; {limit} are accepted. Send less; of clips, shorter ones, or one channel "
+        "at 16 kHz."
     )
 
 

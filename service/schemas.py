@@ -3,21 +3,22 @@
 import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from models.appraisal import Appraisal
 from models.assessment import Assessment
 from models.decision import Calibration
 from models.encoder import DeviceInfo
 from models.explanation import ChangeKind, Explanation
 from models.vocabulary import Decision, Domain, ThresholdRule, WarningCode
 from service.adaptation import Target
-from service.targets import Standing
-
-TargetState = Literal["current", "stale"]
-
+from service.registered import TargetState
+from service.serving import Exchange
+from service.targets import Registration, Sample, Standing
 
 _SCORE_EXAMPLE: JsonDict = {
     "machine_type": "fan",
@@ -77,6 +78,18 @@ class ScoreParameters(_Schema):
     domain: Domain
     explain: bool = False
     """Asks for an explanation of a normal clip too."""
+
+
+class PreviewParameters(_Schema):
+    """The query of `POST /target-samples`."""
+
+    preview: bool = False
+
+
+class RestoreBody(_Schema):
+    """What `POST /target-samples/{machine_type}/{section}/restore` is told."""
+
+    version: Annotated[int, Field(ge=1)]
 
 
 class RegistrationParameters(_Schema):
@@ -194,10 +207,19 @@ class ScoreAnswer(_Schema):
     target_version: int | None
     """0: the target clips the bundle was trained with; 1 and up: registrations; null in the source domain."""
     target_state: TargetState | None
+    """Stale: the database of target clips does not answer, and this is the last known version."""
     request_id: str
 
     @classmethod
-    def of(cls, assessment: Assessment, *, bundle: str, target_version: int | None, request_id: str) -> Self:
+    def of(
+        cls,
+        assessment: Assessment,
+        *,
+        bundle: str,
+        target_version: int | None,
+        target_state: TargetState | None,
+        request_id: str,
+    ) -> Self:
         """The answer that an assessment makes."""
         return cls(
             machine_type=assessment.machine_type,
@@ -225,7 +247,7 @@ class ScoreAnswer(_Schema):
             warnings=[WarningAnswer(code=one.code, detail=one.detail) for one in assessment.warnings],
             bundle=bundle,
             target_version=target_version,
-            target_state=None if target_version is None else "current",
+            target_state=target_state,
             request_id=request_id,
         )
 
@@ -236,6 +258,12 @@ class QualityAnswer(_Schema):
     level_dbfs: float
     clipped_share: float
     """The share of samples at full scale."""
+    silent_share: float | None
+    """The share of tenths of a second without sound; this and what follows is null where the clips do not score."""
+    similarity: float | None
+    """From 0 to 1, which is as near to another of the clips as they are to one another."""
+    source_distance: float | None
+    """How far above the section's source clips it scores among them, in their robust standard deviations."""
 
 
 class SampleAnswer(_Schema):
@@ -244,6 +272,26 @@ class SampleAnswer(_Schema):
     sha256: str
     duration_s: float
     quality: QualityAnswer
+    warnings: list[WarningAnswer]
+
+    @classmethod
+    def of(cls, sample: Sample, appraisal: Appraisal | None = None) -> Self:
+        """The answer that a clip makes, appraised or not."""
+        return cls(
+            sha256=sample.sha256,
+            duration_s=sample.duration_s,
+            quality=QualityAnswer(
+                level_dbfs=sample.level_dbfs,
+                clipped_share=sample.clipped_share,
+                silent_share=None if appraisal is None else appraisal.silent_share,
+                similarity=None if appraisal is None else appraisal.similarity,
+                source_distance=None if appraisal is None else appraisal.source_distance,
+            ),
+            warnings=[
+                WarningAnswer(code=one.code, detail=one.detail)
+                for one in (() if appraisal is None else appraisal.warnings)
+            ],
+        )
 
 
 class TargetSamples(_Schema):
@@ -253,8 +301,8 @@ class TargetSamples(_Schema):
     section: str
     domain: Domain
     version: int | None
-    """0: those the bundle was trained with; 1 and up: registrations; null: none."""
-    state: Literal["in_force", "dormant", "none", "superseded", "withdrawn"]
+    """0: those the bundle was trained with; 1 and up: registrations; null: none, or a preview."""
+    state: Literal["in_force", "dormant", "none", "superseded", "withdrawn", "preview"]
     """Dormant: the loaded bundle lacks the section or cannot use the clips; under one that can they score again.
     Superseded or withdrawn: a repeated registration that is not in force any more, by a later one or by DELETE."""
     threshold: float | None
@@ -263,6 +311,9 @@ class TargetSamples(_Schema):
     samples: list[SampleAnswer]
     """Empty for version 0: a bundle does not hold the clips it was trained with."""
     registered_at: datetime | None
+    restored_from: int | None
+    """The earlier version that these clips were taken over from."""
+    target_state: TargetState | None
 
     @classmethod
     def facts(cls, target: Target) -> dict[str, Any]:
@@ -279,14 +330,12 @@ class TargetSamples(_Schema):
             "threshold_rule": None if calibration is None else calibration.rule,
             "calibration_clips": 0 if calibration is None else len(calibration.scores),
             "samples": [
-                SampleAnswer(
-                    sha256=sample.sha256,
-                    duration_s=sample.duration_s,
-                    quality=QualityAnswer(level_dbfs=sample.level_dbfs, clipped_share=sample.clipped_share),
-                )
-                for sample in (() if registration is None else registration.samples)
+                SampleAnswer.of(sample, appraisal)
+                for sample, appraisal in zip_longest(target.samples, target.appraisals)
             ],
             "registered_at": None if registration is None else registration.registered_at,
+            "restored_from": None if registration is None else registration.restored_from,
+            "target_state": target.state,
         }
 
     @classmethod
@@ -299,13 +348,45 @@ def _state(target: Target) -> str:
     if target.registration is not None and target.registration.standing is not Standing.IN_FORCE:
         return target.registration.standing
     if target.model is not None:
-        return "in_force"
+        return "preview" if target.version is None else "in_force"
     return "none" if target.registration is None else "dormant"
 
 
 class TargetSamplesAnswer(TargetSamples):
     """The target clips in force for the section that was asked about."""
 
+    bundle: str
+    request_id: str
+
+
+class TargetVersion(_Schema):
+    """One registration that a section has had."""
+
+    version: int
+    state: Standing
+    registered_at: datetime
+    restored_from: int | None
+    samples: list[SampleAnswer]
+
+    @classmethod
+    def of(cls, registration: Registration) -> Self:
+        """The entry that a registration makes."""
+        return cls(
+            version=registration.version,
+            state=registration.standing,
+            registered_at=registration.registered_at,
+            restored_from=registration.restored_from,
+            samples=[SampleAnswer.of(sample) for sample in registration.samples],
+        )
+
+
+class TargetVersionsAnswer(_Schema):
+    """Every registration that a section has had, the newest first."""
+
+    machine_type: str
+    section: str
+    domain: Domain
+    versions: list[TargetVersion]
     bundle: str
     request_id: str
 
@@ -397,6 +478,54 @@ class BundleAnswer(_Schema):
     versions: Mapping[str, str]
     metrics: Mapping[str, Any] | None
     request_id: str
+
+
+class ReloadParameters(_Schema):
+    """What `POST /bundle/reload` is told."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"bundle": "second"}]})
+
+    bundle: str
+    """The name of a folder in EARWITNESS_BUNDLES_DIR."""
+
+
+class DormantAnswer(_Schema):
+    """A registration that the bundle in service cannot use; it is kept for one that can."""
+
+    machine_type: str
+    section: str
+    version: int | None
+
+
+class ReloadAnswer(_Schema):
+    """What serves now, in place of what."""
+
+    bundle: str
+    name: str | None
+    """Of the folder in EARWITNESS_BUNDLES_DIR; null for the bundle that the service was started with."""
+    replaced: str
+    """The id of the bundle that served before."""
+    dormant: list[DormantAnswer]
+    """Registrations whose section the new bundle lacks, or whose clips it cannot use."""
+    device: DeviceAnswer
+    loaded_at: datetime
+    request_id: str
+
+    @classmethod
+    def of(cls, exchange: Exchange, request_id: str) -> Self:
+        """The answer that an exchange makes."""
+        return cls(
+            bundle=exchange.loaded.bundle_id,
+            name=exchange.name,
+            replaced=exchange.replaced,
+            dormant=[
+                DormantAnswer(machine_type=one.key.machine_type, section=one.key.section, version=one.version)
+                for one in exchange.dormant
+            ],
+            device=DeviceAnswer.of(exchange.loaded.detector.device),
+            loaded_at=exchange.loaded.loaded_at,
+            request_id=request_id,
+        )
 
 
 class AliveAnswer(_Schema):

@@ -4,16 +4,19 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
+from service.access import Access, is_loopback
+from service.logs import LogFormat
 
 DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
+_POSTGRESQL = "postgresql+psycopg://"
 _SCOPE = rf"^{NAME_PATTERN[1:-1]}(/{NAME_PATTERN[1:-1]})?$"
 
 
@@ -37,6 +40,33 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """The port to listen on; 0 takes a free one and logs it."""
 
+    bundles_dir: Path = Path("bundles")
+    """The folder of the bundles that POST /bundle/reload names."""
+
+    watch: bool = False
+    """Whether the service follows the symbolic link that EARWITNESS_BUNDLE is: to another bundle, without a restart."""
+
+    promotion: Path | None = None
+    """The file that keeps which bundle was promoted last; by default beside the database's file, its name with
+    .promoted.json added, and data/promoted.json where the database is no file."""
+
+    public_key: Path | None = None
+    """The file of the public key whose owner must have signed a bundle; without one, unsigned bundles are served
+    too."""
+
+    access: Access | None = None
+    """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
+    this machine alone."""
+
+    keys: Path = Path("data/keys.json")
+    """The file that keeps the digests of API keys; python -m service keys makes them."""
+
+    api_key: SecretStr | None = None
+    """The key that score --url sends."""
+
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Another port for GET /metrics, which is then not served on the common one."""
+
     device: Device = Device.AUTO
     """Where the networks run: cuda refuses to start where it cannot, auto falls back to the CPU and says so."""
 
@@ -44,7 +74,7 @@ class Settings(BaseSettings):
     """Threads for decoding, features and scores, and for the networks on a CPU; by default one a core."""
 
     database: str = "data/earwitness.db"
-    """The file that keeps registered target clips: a path, or an sqlite:/// URL."""
+    """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
 
     false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share of normal clips that may be called anomalous; thresholds follow it without training again."""
@@ -83,13 +113,30 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """What is logged: debug, info, warning or error."""
 
+    log_format: LogFormat | None = None
+    """How the service writes its log: json or text; by default text on a terminal, and json elsewhere."""
+
+    traces_endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
+    """Where OpenTelemetry traces go, by OTLP over HTTP: http://collector:4318/v1/traces. Needs the extra tracing."""
+
     @field_validator("database")
     @classmethod
     def _absolute(cls, value: str) -> str:
         """Keep one absolute URL, so that the start log names a file that can be found."""
-        if "://" in value and not value.startswith(_SQLITE):
-            raise ValueError(f"{value!r} is no SQLite file: give a path, or an {_SQLITE} URL.")
+        scheme, separator, rest = value.partition("://")
+        if separator and scheme in {"postgresql", "postgresql+psycopg"}:
+            return _POSTGRESQL + rest
+        if separator and not value.startswith(_SQLITE):
+            raise ValueError(
+                f"no database has the scheme {scheme!r}: give a path, or an {_SQLITE} or postgresql:// URL"
+            )
         return _SQLITE + str(Path(value.removeprefix(_SQLITE)).absolute())
+
+    @field_validator("bundles_dir", "keys")
+    @classmethod
+    def _absolute_path(cls, value: Path) -> Path:
+        """Errors name a place that can be found."""
+        return value.absolute()
 
     def false_alarm_rate_of(self, key: SectionKey) -> float:
         """The share that holds for a section: its own, its machine type's, or the common one."""
@@ -97,9 +144,19 @@ class Settings(BaseSettings):
         return self.false_alarm_rates.get(own, self.false_alarm_rates.get(key.machine_type, common))
 
     @property
-    def database_file(self) -> Path:
-        """The SQLite file behind `database`."""
-        return Path(self.database.removeprefix(_SQLITE))
+    def keys_required(self) -> bool:
+        """Whether only who has a key is answered."""
+        return self.access is Access.KEYS or (self.access is None and not is_loopback(self.host))
+
+    @property
+    def promotion_file(self) -> Path:
+        """Where the promoted bundle's name is kept: an instance's own, also where several share a database."""
+        if self.promotion is not None:
+            return self.promotion
+        if not self.database.startswith(_SQLITE):
+            return Path("data/promoted.json").absolute()
+        file = Path(self.database.removeprefix(_SQLITE))
+        return file.with_name(f"{file.name}.promoted.json")
 
 
 def unknown_variables() -> list[str]:

@@ -4,8 +4,9 @@ Base units, no ids as labels, and every label set that is known when a bundle is
 over a series that appears with its first alarm would miss that alarm.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 import prometheus_client
@@ -16,14 +17,16 @@ from prometheus_client.registry import Collector
 from models.assessment import Assessment
 from models.detector import Detector
 from models.encoder import DeviceInfo
-from models.vocabulary import Decision, Domain, SectionKey
-from service.targets import Registration
+from models.vocabulary import Decision, Domain, SectionKey, WarningCode
+from service.alarms import WANDER, alarm_share
+from service.registered import Registered, TargetState
 
 _SECTION = ("machine_type", "section", "domain")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _P_VALUES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _STAGES = ("decode", "features", "queue", "encode", "score")
+RELOADS = ("promoted", "refused")
 
 
 class Outcome(StrEnum):
@@ -88,6 +91,12 @@ class Metrics:
             "earwitness_deviation", "Robust standard deviations of the last clip's score.", _SECTION, registry=registry
         )
         self._level = Gauge("earwitness_level_dbfs", "Level of the last clip.", _SECTION, registry=registry)
+        self._below_normal = Gauge(
+            "earwitness_level_below_normal",
+            "1 when the last clip was quieter than normal: machine or microphone off.",
+            _SECTION,
+            registry=registry,
+        )
         self._last_clip = Gauge(
             "earwitness_last_clip_timestamp_seconds", "When the last clip was scored.", _SECTION, registry=registry
         )
@@ -97,10 +106,33 @@ class Metrics:
             _SECTION,
             registry=registry,
         )
-        self._ages = _TargetAges()
-        registry.register(self._ages)
+        self._alarm_share = Gauge(
+            "earwitness_alarm_share",
+            "The share of anomalous clips in a window above which a section sounds wrong.",
+            ["machine_type", "section", "window"],
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "earwitness_reloads",
+            "Bundles that took over while the service ran, or were refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._bundle = Gauge(
+            "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=registry
+        )
+        self._device = Gauge(
+            "earwitness_device_info",
+            "Where the networks run.",
+            ["requested", "running", "fallback"],
+            registry=registry,
+        )
+        self._targets = _Targets()
+        registry.register(self._targets)
         for stage in _STAGES:
             self._stages.labels(stage)
+        for outcome in RELOADS:
+            self._reloads.labels(outcome)
 
     def know_routes(self, routes: Iterable[str]) -> None:
         """Create the series of every route."""
@@ -115,33 +147,49 @@ class Metrics:
         self._queue_depth.set_function(depth)
 
     def know_bundle(self, detector: Detector) -> None:
-        """Create the series of every section of the bundle, and say what is loaded and where it runs."""
+        """Create the series of every section of the bundle, and say what is loaded and where it runs.
+
+        Of a section that another bundle had too the series go on.
+        """
+        self._targets.sections = detector.sections
         for key in detector.sections:
             for domain in Domain:
                 labels = (key.machine_type, key.section, domain.value)
                 self._p_value.labels(*labels)
                 for decision in Decision:
                     self._decisions.labels(*labels, decision.value)
+        self._false_alarm_rate.clear()
+        self._alarm_share.clear()
         for (key, domain), calibration in detector.calibrations.items():
             if calibration.threshold is not None:
                 labels = (key.machine_type, key.section, domain.value)
-                self._false_alarm_rate.labels(*labels).set(1.0 - calibration.percentile / 100.0)
+                rate = 1.0 - calibration.percentile / 100.0
+                self._false_alarm_rate.labels(*labels).set(rate)
+                for window in WANDER if domain is Domain.SOURCE else ():
+                    share = alarm_share(len(calibration.scores), rate, window)
+                    self._alarm_share.labels(key.machine_type, key.section, window).set(share)
         demonstration = str(detector.bundle.manifest.demonstration).lower()
-        bundle = Gauge(
-            "earwitness_bundle_info", "The loaded bundle.", ["bundle", "demonstration"], registry=self.registry
-        )
-        bundle.labels(detector.bundle.id, demonstration).set(1)
-        device = Gauge(
-            "earwitness_device_info",
-            "Where the networks run.",
-            ["requested", "running", "fallback"],
-            registry=self.registry,
-        )
-        device.labels(*_device_labels(detector.device)).set(1)
+        self._bundle.clear()
+        self._bundle.labels(detector.bundle.id, demonstration).set(1)
+        self._device.clear()
+        self._device.labels(*_device_labels(detector.device)).set(1)
 
-    def know_registrations(self, registrations: Collection[Registration]) -> None:
-        """Replace the registrations whose age is exported."""
-        self._ages.registered = {one.key: one.registered_at.timestamp() for one in registrations}
+    def forget(self, sections: Iterable[SectionKey]) -> None:
+        """Drop the series of sections that no bundle has any more."""
+        for key, domain in itertools.product(sections, Domain):
+            labels = (key.machine_type, key.section, domain.value)
+            for metric in (self._p_value, self._deviation, self._level, self._below_normal, self._last_clip):
+                metric.remove(*labels)
+            for decision in Decision:
+                self._decisions.remove(*labels, decision.value)
+
+    def observe_reload(self, outcome: str) -> None:
+        """Count a bundle that was to take over: one of `RELOADS`."""
+        self._reloads.labels(outcome).inc()
+
+    def know_registrations(self, registered: Registered) -> None:
+        """Export, at each scrape, the age of what is in force and whether it is surely that."""
+        self._targets.registered = registered
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -166,6 +214,8 @@ class Metrics:
         if assessment.deviation is not None:
             self._deviation.labels(*labels).set(assessment.deviation)
         self._level.labels(*labels).set(assessment.clip.level_dbfs)
+        codes = {notice.code for notice in assessment.warnings}
+        self._below_normal.labels(*labels).set(WarningCode.LEVEL_BELOW_NORMAL in codes)
         self._last_clip.labels(*labels).set(time.time())
 
     def exposition(self) -> bytes:
@@ -177,17 +227,31 @@ def _device_labels(device: DeviceInfo) -> tuple[str, str, str]:
     return str(device.requested), str(device.running), str(device.fallback).lower()
 
 
-class _TargetAges(Collector):
-    """`earwitness_target_samples_age_seconds`, computed when it is scraped."""
+class _Targets(Collector):
+    """`earwitness_target_samples_age_seconds` and `earwitness_target_state`, computed when they are scraped."""
 
     def __init__(self) -> None:
-        self.registered: dict[SectionKey, float] = {}
+        self.registered: Registered | None = None
+        self.sections: Sequence[SectionKey] = ()
 
     def collect(self) -> Iterable[Metric]:
         ages = GaugeMetricFamily(
             "earwitness_target_samples_age_seconds", "Since the target clips in force were registered.", labels=_SECTION
         )
-        for key, registered in self.registered.items():
-            labels = [key.machine_type, key.section, Domain.TARGET.value]
-            ages.add_metric(labels, max(0.0, time.time() - registered))
+        states = GaugeMetricFamily(
+            "earwitness_target_state",
+            "1 while the registrations are surely those of the database, 0 while they are the last known.",
+            labels=_SECTION,
+        )
+        if self.registered is not None:
+            registered_at = {one.key: one.registered_at.timestamp() for one in self.registered.all}
+            for key, at in registered_at.items():
+                ages.add_metric(_target_labels(key), max(0.0, time.time() - at))
+            for key in sorted({*self.sections, *registered_at}):
+                states.add_metric(_target_labels(key), float(self.registered.state is TargetState.CURRENT))
         yield ages
+        yield states
+
+
+def _target_labels(key: SectionKey) -> tuple[str, str, str]:
+    return key.machine_type, key.section, Domain.TARGET.value

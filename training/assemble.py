@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,39 @@ from models.scoring import SectionModel
 from models.vocabulary import LossChoice, SectionKey, SubSystem
 from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
 from training.bundling import common_facts, machine_types_of, n_recordings, with_sounds, write_with_canary
-from training.calibration import calibrate
+from training.calibration import LeftOut, calibrate
 from training.curves import Curve
 from training.export import member_name
 from training.features import FeatureStore
 from training.fit import Snapshot
+from training.folds import Folds
 from training.progress import Advance
 from training.recipe import Dealing, FoldNetwork, Recipe
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unheard:
+    """What has not heard whole operating conditions.
+
+    ``folds``: (clips at their own speed,). ``snapshots``: a fold, those of its networks, in the order of the members;
+    ``embeddings``: by them, (clips, members, 128) a fold.
+    """
+
+    folds: Folds
+    snapshots: Sequence[Sequence[Snapshot]]
+    embeddings: Sequence[NDArray[np.float32]]
+
+    def of(self, clips: NDArray[np.intp], members: Sequence[int]) -> LeftOut:
+        """The same of some clips and of the members that score them."""
+        return LeftOut(
+            self.folds[clips],
+            [
+                (embeddings[clips][:, members], [class_centers(snapshots[i]) for i in members])
+                for snapshots, embeddings in zip(self.snapshots, self.embeddings, strict=True)
+            ],
+        )
 
 
 def assemble_bundle(
@@ -41,6 +66,7 @@ def assemble_bundle(
     seed: int,
     folder: Path,
     *,
+    unheard: Unheard | None,
     limited_epochs: Mapping[str, int],
     curves: Mapping[str, Curve],
     demonstration: bool,
@@ -54,6 +80,7 @@ def assemble_bundle(
     members : each snapshot with its ONNX file, in the order of the manifest.
     embeddings : (clips at their own speed, members, 128), L2-normalised.
     folder : the bundle's, which must not exist yet.
+    unheard : where the thresholds come from conditions that nothing has heard.
     limited_epochs : by network, in how many epochs an AdaCos scale met its limit.
     curves : by network, how its training went.
     advance : called once a clip for the mixtures and once for the calibration.
@@ -100,6 +127,7 @@ def assemble_bundle(
             backend=recipe.backend,
             target_smote=recipe.target_smote,
             seed=seed,
+            unheard=None if unheard is None else unheard.of(own, used),
             advance=advance,
         )
         calibrations |= with_sounds(store, calibrated)

@@ -7,7 +7,8 @@ are fitted once for the machine type and stand, the same object, in each section
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ from models.scoring import MemberModel, Normality, SectionModel
 from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
 from training.features import TrainingClip
+from training.parallel import spread
 from training.progress import Advance
 from training.recipe import Backend
 from training.recordings import AttributeClass
@@ -40,6 +42,9 @@ DENSITY_NEIGHBOURS = 1
 
 CENTERS = 16
 """Of `Backend.CENTERS`; a section of fewer clips has its clips."""
+
+WORTH_PROCESSES = 500_000
+"""Clips times components of all mixtures together: about 5 s of EM, what starting processes is little against."""
 
 Rows = NDArray[np.intp]
 """Places in a training set."""
@@ -147,40 +152,26 @@ def fit_sections(
     rows_of_class = _attribute_rows(training, source) if mixtures else {}
     present = {key: _present(training, rows) if mixtures else {} for key, rows in source.items()}
     fitted: dict[SectionKey, list[MemberModel]] = defaultdict(list)
-    for i, centers in enumerate(members):
-        x = training.embeddings[:, i]
-        of_class = {
-            name: fit_mixture(
-                x[rows],
-                centers.sub_clusters,
-                centers=centers.attributes[name] if centers.attributes else None,
-                regularisation=regularisation,
-                seed=seed,
-            )
-            for name, rows in rows_of_class.items()
-        }
-        for key, rows in source.items():
-            section: Normality
-            if mixtures:
-                section = fit_mixture(
-                    x[rows],
-                    centers.sub_clusters,
-                    centers=centers.sections[key] if centers.sections else None,
-                    regularisation=regularisation,
-                    seed=seed,
+    to_fit = source if mixtures else {}
+    clips = sum(map(len, [*rows_of_class.values(), *to_fit.values()]))
+    large = clips * sum(member.sub_clusters for member in members) >= WORTH_PROCESSES
+    tasks = _fits(training, members, rows_of_class, to_fit, regularisation, seed)
+    with closing(spread(_fit, tasks, workers=None if large else 1)) as fits:
+        for i in range(len(members)):
+            x = training.embeddings[:, i]
+            of_class = {name: next(fits) for name in rows_of_class}
+            for key, rows in source.items():
+                section: Normality = next(fits) if mixtures else _references(x[rows], backend, seed)
+                attributes = {text: of_class[name] for text, name in present[key].items()}
+                own = _target_clips(target.get(key))
+                adapted = (
+                    None
+                    if own is None
+                    else target_normality(section, x[own], synthetic=target_smote, regularisation=regularisation)
                 )
-            else:
-                section = _references(x[rows], backend, seed)
-            attributes = {text: of_class[name] for text, name in present[key].items()}
-            own = _target_clips(target.get(key))
-            adapted = (
-                None
-                if own is None
-                else target_normality(section, x[own], synthetic=target_smote, regularisation=regularisation)
-            )
-            fitted[key].append(MemberModel(section, attributes, adapted))
-        done = [len(training.clips) * members_done // len(members) for members_done in (i, i + 1)]
-        advance(done[1] - done[0])
+                fitted[key].append(MemberModel(section, attributes, adapted))
+            done = [len(training.clips) * members_done // len(members) for members_done in (i, i + 1)]
+            advance(done[1] - done[0])
     maxima = {
         name: fit_mixture(
             training.t_max[rows], 1, centers=None, regularisation=regularisation, seed=seed, dtype=np.float64
@@ -197,6 +188,40 @@ def fit_sections(
         )
         for key, models in fitted.items()
     }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """A mixture to fit: arguments of `fit_mixture`."""
+
+    x: NDArray[np.float32]
+    n_components: int
+    centers: NDArray[np.floating[Any]] | None
+    regularisation: float
+    seed: int
+
+
+def _fits(
+    training: TrainingSet,
+    members: Sequence[MemberCenters],
+    rows_of_class: Mapping[AttributeClass, Rows],
+    source: Mapping[SectionKey, Rows],
+    regularisation: float,
+    seed: int,
+) -> Iterator[_Fit]:
+    """Of each member the attribute classes, then the sections; made one by one, for all of them are gigabytes."""
+    for i, member in enumerate(members):
+        x = training.embeddings[:, i]
+        for name, rows in rows_of_class.items():
+            centers = member.attributes[name] if member.attributes else None
+            yield _Fit(x[rows], member.sub_clusters, centers, regularisation, seed)
+        for key, rows in source.items():
+            centers = member.sections[key] if member.sections else None
+            yield _Fit(x[rows], member.sub_clusters, centers, regularisation, seed)
+
+
+def _fit(one: _Fit) -> Mixture:
+    return fit_mixture(one.x, one.n_components, centers=one.centers, regularisation=one.regularisation, seed=one.seed)
 
 
 def dropped_components(

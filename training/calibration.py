@@ -2,12 +2,14 @@
 
 The paper takes the scores of the very clips that the mixtures were fitted on. Where clips are few the mixtures know
 these too well, and most normal clips of another day score above: ``held_out`` scores each clip by mixtures that were
-fitted without its fold. The networks have seen all of them under both rules.
+fitted without its fold. The networks have seen all of them under both rules; ``conditions`` scores each clip by
+networks and mixtures that have not heard its whole operating condition.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,18 @@ NO_FOLD = -1
 """The fold of clips that are never held out."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """How a training set's n clips are dealt to folds, and what has not heard each fold.
+
+    ``folds``: (n,), `NO_FOLD` for clips that are never held out. ``hearings``: a fold, the embeddings of all n clips by
+    its members, (n, members, 128), and the members' centres; networks that have heard all are the same for each fold.
+    """
+
+    folds: Rows
+    hearings: Sequence[tuple[NDArray[np.float32], Sequence[MemberCenters]]]
+
+
 def calibrate(
     training: TrainingSet,
     models: Mapping[SectionKey, SectionModel],
@@ -42,6 +56,7 @@ def calibrate(
     backend: Backend = Backend.MIXTURES,
     target_smote: int = 0,
     seed: int,
+    unheard: LeftOut | None = None,
     advance: Advance,
 ) -> dict[tuple[SectionKey, Domain], Calibration]:
     """Calibrate each section of ``models`` for each domain that it has clips of.
@@ -54,23 +69,28 @@ def calibrate(
     ----------
     training, members, temporal_maximum_types, regularisation, backend, target_smote, seed : those that ``models`` were
         fitted with.
-    rule : ``paper`` or ``held_out``.
+    rule : ``conditions`` needs ``unheard``.
     percentile : of the scores, the threshold.
+    unheard : by whole operating conditions, members that have not heard them.
     advance : called until the number of clips is reached.
 
     Raises
     ------
-    ValueError : for the rule ``conditions``, which needs networks that have not seen the held-out conditions.
+    ValueError : for the rule ``conditions`` without members that have not heard them.
     """
+    source: Mapping[SectionKey, tuple[NDArray[np.float64], Rows | None]]
     if rule is ThresholdRule.PAPER:
         source = {
-            key: _scores(models[key], training, rows, Domain.SOURCE)
+            key: (_scores(models[key], training, rows, Domain.SOURCE), None)
             for key, rows in training.rows(Domain.SOURCE).items()
         }
-    elif rule is ThresholdRule.HELD_OUT:
-        source = held_out_scores(
+    else:
+        left_out = _cross_fitted(training, members, seed) if rule is ThresholdRule.HELD_OUT else unheard
+        if left_out is None:
+            raise ValueError(f"The rule {rule.value!r} needs members that have not heard the conditions.")
+        source = left_out_scores(
             training,
-            members,
+            left_out,
             temporal_maximum_types=temporal_maximum_types,
             regularisation=regularisation,
             backend=backend,
@@ -78,15 +98,16 @@ def calibrate(
             seed=seed,
             advance=advance,
         )
-    else:
-        raise ValueError(f"Mixtures alone give the rules 'paper' and 'held_out', not {rule.value!r}.")
-    result = {(key, Domain.SOURCE): Calibration.from_scores(scores, rule, percentile) for key, scores in source.items()}
+    result = {
+        (key, Domain.SOURCE): Calibration.from_scores(scores, rule, percentile, folds=folds)
+        for key, (scores, folds) in source.items()
+    }
     for key, rows in training.rows(Domain.TARGET).items():
         if key in models:
             enough = rows if len(rows) >= LEAST_TARGET_CLIPS else rows[:0]
             scores = _scores(models[key], training, enough, Domain.TARGET)
             result[key, Domain.TARGET] = Calibration.from_scores(scores, ThresholdRule.PAPER, percentile)
-    reported = sum(map(len, source.values())) if rule is ThresholdRule.HELD_OUT else 0
+    reported = sum(len(folds) for _, folds in source.values() if folds is not None)
     advance(len(training.clips) - reported)
     return result
 
@@ -102,24 +123,51 @@ def held_out_scores(
     seed: int,
     advance: Advance,
 ) -> dict[SectionKey, NDArray[np.float64]]:
-    """Decision scores of the source clips by mixtures that have not seen their fold, by section, in the clips' order.
+    """The scores of `left_out_scores` by the same members, mixtures cross-fitted, in the clips' order."""
+    found = left_out_scores(
+        training,
+        _cross_fitted(training, members, seed),
+        temporal_maximum_types=temporal_maximum_types,
+        regularisation=regularisation,
+        backend=backend,
+        target_smote=target_smote,
+        seed=seed,
+        advance=advance,
+    )
+    return {key: scores for key, (scores, _) in found.items()}
+
+
+def left_out_scores(
+    training: TrainingSet,
+    left_out: LeftOut,
+    *,
+    temporal_maximum_types: Collection[str],
+    regularisation: float = REGULARISATION,
+    backend: Backend = Backend.MIXTURES,
+    target_smote: int = 0,
+    seed: int,
+    advance: Advance,
+) -> dict[SectionKey, tuple[NDArray[np.float64], Rows]]:
+    """Decision scores of the source clips by what has not heard their fold, and the folds, by section.
 
     The mixtures of an attribute class leave the fold out in every section that shares the class. A section of a single
     source clip has no scores.
 
     Parameters
     ----------
-    training, members, temporal_maximum_types, regularisation, backend, target_smote : as of `fit_sections`.
-    seed : deals the folds and starts k-means.
+    training, temporal_maximum_types, regularisation, backend, target_smote : as of `fit_sections`; the embeddings are
+        those of ``left_out``.
+    seed : starts k-means.
     advance : called until the number of held-out clips is reached.
     """
-    folds = deal_folds(training.clips, seed)
+    folds = left_out.folds
     source = training.rows(Domain.SOURCE)
     scores = np.full(len(training.clips), np.nan)
-    for fold in range(int(folds.max(initial=NO_FOLD)) + 1):
+    for fold, (embeddings, members) in enumerate(left_out.hearings):
+        heard = replace(training, embeddings=embeddings)
         seen = np.sort(np.concatenate([rows[folds[rows] != fold] for rows in source.values()]))
         models = fit_sections(
-            training.take(seen),
+            heard.take(seen),
             members,
             temporal_maximum_types=temporal_maximum_types,
             regularisation=regularisation,
@@ -130,10 +178,17 @@ def held_out_scores(
         )
         for key, rows in source.items():
             unseen = rows[folds[rows] == fold]
-            if len(unseen):
-                scores[unseen] = _scores(models[key], training, unseen, Domain.SOURCE)
-        advance(int(np.count_nonzero(folds == fold)))
-    return {key: scores[rows[folds[rows] != NO_FOLD]] for key, rows in source.items()}
+            if len(unseen) and key in models:  # of a section's only clip nothing is left
+                scores[unseen] = _scores(models[key], heard, unseen, Domain.SOURCE)
+                advance(len(unseen))
+    known = {key: rows[np.isfinite(scores[rows])] for key, rows in source.items()}
+    return {key: (scores[rows], folds[rows]) for key, rows in known.items()}
+
+
+def _cross_fitted(training: TrainingSet, members: Sequence[MemberCenters], seed: int) -> LeftOut:
+    """Members that have heard everything; mixtures alone leave a fold out."""
+    folds = deal_folds(training.clips, seed)
+    return LeftOut(folds, [(training.embeddings, members)] * (int(folds.max(initial=NO_FOLD)) + 1))
 
 
 def deal_folds(clips: Sequence[TrainingClip], seed: int) -> Rows:

@@ -120,10 +120,11 @@ def _extend(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
+    with _keras_started():
+        from training.study.runner import Study, run_study
     from training.study.clips import divide
     from training.study.plan import STEPS
     from training.study.report import as_text, lines
-    from training.study.runner import Study, run_study
 
     seeds = tuple(dict.fromkeys(options.seeds))
     study = Study(divide(_recordings(options)), options.steps or STEPS, seeds, options.work)
@@ -133,6 +134,7 @@ def _study(options: argparse.Namespace) -> int:
     print(as_text(table), flush=True)
     if options.json:
         content = {"lines": [line.to_json() for line in table], "figures": [one.to_json() for one in figures]}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return 0
 
@@ -154,7 +156,7 @@ def _baseline(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _keras_started() -> Iterator[None]:
-    """Imports that start Keras: it raises ValueError of a backend that it does not know."""
+    """What starts Keras: it raises ValueError of a backend that it does not know."""
     try:
         yield
     except ValueError as error:
@@ -185,7 +187,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         if options.baseline:
             from training.baselines import open_baseline
 
-            contenders += [stack.enter_context(closing(open_baseline(work))) for work in options.baseline]
+            with _keras_started():
+                contenders += [stack.enter_context(closing(open_baseline(work))) for work in options.baseline]
         total = len(recordings) * len(contenders)
         with tqdm(total=total, unit="clip", desc="evaluate", leave=False) as bar:
             evaluation = evaluate(contenders, recordings, advance=bar.update)

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import Clip
+from models.decision import Calibration
 from models.detector import Detector
 from models.encoder import EMBEDDING_SIZE, Device
 from models.scoring import SectionModel, score_section
 from models.systems import Embeddings, Features, joined, split
 from models.vocabulary import Domain, LossChoice, SectionKey, SubSystem
 from training.progress import Advance
-from training.recordings import Recording
+from training.recordings import Place, Recording
 from training.scored import PartKind, PartName, Scored, SystemName
 from training.test_clips import CutClip, ahead, read_clips
 
@@ -60,11 +61,12 @@ class BundleContender:
         self._watch = watch
         self._detector = Detector.load(folder, device=device)
         manifest = self._detector.bundle.manifest
-        name, seed = manifest.recipe.get("name"), manifest.recipe.get("seed")
+        name, seed, rule = (manifest.recipe.get(word) for word in ("name", "seed", "calibration"))
         self.name = SystemName.EARWITNESS
         self.bundle: str | None = self._detector.bundle.id
         self.recipe = name if isinstance(name, str) else None
         self.seed = seed if isinstance(seed, int) else None
+        self.rule: str | None = rule if isinstance(rule, str) else None
         keys = self._detector.sections
         self._known = frozenset(keys)
         self._adapted = frozenset(key for key in keys if self._detector.bundle_target(key) is not None)
@@ -79,6 +81,14 @@ class BundleContender:
             "machine_types": manifest.model_dump(mode="json", include={"machine_types"}),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def calibrations(self) -> Mapping[Place, Calibration]:
+        """The scores that its thresholds are taken from."""
+        return {
+            (key.machine_type, key.section, domain): calibration
+            for (key, domain), calibration in self._detector.calibrations.items()
+        }
 
     def lacks(self, recording: Recording) -> str | None:
         """Why this recording cannot be scored: its section is not the bundle's, or has no target clips."""

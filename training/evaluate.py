@@ -12,6 +12,7 @@ from training.dcase2021 import recognise
 from training.measure import measure
 from training.metrics import MIN_NORMAL_FOR_PARTIAL
 from training.progress import Advance
+from training.promises import Promising, promises
 from training.recordings import Place, Recording
 from training.resampling import Draws
 from training.scored import Contender, Descended, Scored
@@ -73,6 +74,7 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
                 parts=tuple(part for one in found.values() for part in one.parts),
                 scored=tuple(clip for place in clips for clip in clips[place]),
                 totals=totals(found),
+                promises=tuple(promises(contender.calibrations, clips)) if isinstance(contender, Promising) else (),
             )
         )
     return Evaluation(
@@ -88,13 +90,18 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
 
 
 def _labels(contenders: Sequence[Contender]) -> list[str]:
-    """A unique label for each: its name and, among several of one name, what recipe, seed or bundle tells apart."""
+    """A unique label for each: its name and, among several of one name, what tells it apart.
+
+    That is the recipe, the threshold rule, the seed or the bundle.
+    """
     labels = []
     for contender in contenders:
         namesakes = [other for other in contenders if other.name is contender.name]
         words = [contender.name.value]
         if len({other.recipe for other in namesakes}) > 1:
             words.append(contender.recipe or "without recipe")
+        if len({_rule(other) for other in namesakes if other.recipe == contender.recipe}) > 1:
+            words.append(_rule(contender) or "without rule")
         if len({other.seed for other in namesakes}) > 1:
             words.append("without seed" if contender.seed is None else f"seed {contender.seed}")
         if any(other.bundle != contender.bundle and _same(other, contender) for other in namesakes):
@@ -109,7 +116,11 @@ def _labels(contenders: Sequence[Contender]) -> list[str]:
 
 
 def _same(one: Contender, other: Contender) -> bool:
-    return (one.recipe, one.seed) == (other.recipe, other.seed)
+    return (one.recipe, _rule(one), one.seed) == (other.recipe, _rule(other), other.seed)
+
+
+def _rule(contender: Contender) -> str | None:
+    return contender.rule if isinstance(contender, Promising) else None
 
 
 def _lacking(contender: Contender, label: str, groups: _Groups) -> dict[Place, str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, CalibrationKey, SectionCalibration, read_bundle, write_bundle
-from models.compact import CompactSection, Heard
+from models.compact import FOLDS, CompactSection, Heard
 from models.decision import PERCENTILE, Calibration
 from models.detector import Detector
 from models.encoder import Device
@@ -137,7 +137,15 @@ def _mixtures(
         own = backends.fit_sections(training, centers, **options)
         sections |= own
         calibrated |= calibration.calibrate(
-            training, own, centers, rule=rule, percentile=_percentile(detector.bundle), **options
+            training,
+            own,
+            centers,
+            rule=rule,
+            percentile=_percentile(detector.bundle),
+            unheard=calibration.LeftOut(
+                condition_folds(training.clips, options["seed"]), [(training.embeddings, centers)] * FOLDS
+            ),
+            **options,
         )
     return sections, calibrated
 

@@ -218,7 +218,7 @@ def fit_network(
     while not all(path.exists() for path in paths):
         epoch += 1
         read = batches(lesson, network, recipe, schedule, seed, epoch)
-        row = _train_epoch(model, heads, read, epoch, average, advance, limit=recipe.scale_range[1])
+        row = train_epoch(model, heads, read, epoch, average, advance, limit=recipe.scale_range[1])
         history = np.concatenate([history, row[None]])
         limited = bool(history[-LIMIT_PATIENCE:, -1].any())
         taken = False
@@ -250,7 +250,7 @@ def takes_snapshot(epoch: int, due: int, *, limited: bool) -> bool:
     return epoch >= due and (not limited or epoch >= due + LIMIT_PATIENCE)
 
 
-def _train_epoch(
+def train_epoch(
     model: keras.Model,
     heads: list[SubClusterAdaCos],
     epoch_batches: Iterator[tuple[NDArray[Any], ...]],
@@ -260,7 +260,10 @@ def _train_epoch(
     *,
     limit: float,
 ) -> NDArray[np.float64]:
-    """One row of `HISTORY_COLUMNS`: mean losses, the scales after the epoch, and whether a scale met its limit."""
+    """Train an epoch, and return its row of `HISTORY_COLUMNS`.
+
+    That is mean losses, the scales after the epoch, and whether a scale met its limit.
+    """
     losses, limited = [], False
     for inputs, shares, *ids in epoch_batches:
         nothing = np.zeros(len(inputs), np.float32)

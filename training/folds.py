@@ -64,6 +64,16 @@ def condition_folds(clips: Sequence[TrainingClip], seed: int) -> Folds:
     return folds
 
 
+def condition_folds_with_copies(clips: Sequence[TrainingClip], seed: int) -> Folds:
+    """`condition_folds`; a copy at another speed is left out with the clip that it is of."""
+    own = [clip for clip in clips if clip.speed == 1.0]
+    fold_of = {
+        (clip.recording.path, clip.start_s): fold
+        for clip, fold in zip(own, condition_folds(own, seed).tolist(), strict=True)
+    }
+    return np.array([fold_of[clip.recording.path, clip.start_s] for clip in clips], np.int64)
+
+
 def _conditions(clips: Sequence[TrainingClip], rows: Rows) -> list[Rows]:
     """The rows of each operating condition; classes of which a recording holds several count as one."""
     merged: list[tuple[set[tuple[str, ...]], Rows]] = []

@@ -99,17 +99,21 @@ def read_column(path: Path, value: Callable[[str], _Value], words: str) -> dict[
 
     Raises
     ------
-    DataError : for a line that is not ``filename,`` and ``words``, or a name that comes twice.
+    DataError : for a line that is not ``filename,`` and ``words``, a name that comes twice, and what is no CSV text.
     """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8 ({error}). Export it again as CSV, UTF-8.") from error
     found: dict[str, _Value] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, line in enumerate(csv.reader(file), 1):
-            try:
-                name, text = line
-                told = value(text.strip())
-            except (ValueError, KeyError) as error:
-                raise DataError(f"{path}, line {number}: {','.join(line)!r} is not a file name and {words}.") from error
-            if name in found:
-                raise DataError(f"{path}, line {number}: {name!r} comes twice. Name each recording once.")
-            found[name] = told
+    for number, line in enumerate(lines, 1):
+        try:
+            name, text = line
+            told = value(text.strip())
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{path}, line {number}: {','.join(line)!r} is not a file name and {words}.") from error
+        if name in found:
+            raise DataError(f"{path}, line {number}: {name!r} comes twice. Name each recording once.")
+        found[name] = told
     return found

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.vocabulary import Condition, Decision
-from training.metrics import MIN_NORMAL_FOR_PARTIAL, Scores, auc, partial_auc
+from training.metrics import MIN_NORMAL_FOR_PARTIAL, Interval, Scores, auc, partial_auc
 from training.recordings import Place
-from training.resampling import Draws, interval, rate_interval, resampled_areas
+from training.resampling import Draws, interval, rate_interval, resampled_areas, score_interval
 from training.scored import Contender, PartKind, Scored
 from training.tables import Estimate, Part, Row
 
@@ -70,7 +70,7 @@ def measure(
         section=section,
         domain=domain,
         auc=area.value,
-        auc_interval=area.interval,
+        auc_interval=_wider(area, normal, anomalous),
         pauc=partial.value if shown else None,
         pauc_interval=partial.interval if shown else None,
         normal=len(normal),
@@ -97,6 +97,14 @@ def _areas(
     weights = drawn[0].weights(_recordings(normal)), drawn[1].weights(_recordings(anomalous))
     resampled = resampled_areas(*scores, *weights)
     return Areas(np.array([area, *resampled[0]]), np.array([partial, *resampled[1]]))
+
+
+def _wider(area: Estimate, normal: Sequence[Scored], anomalous: Sequence[Scored]) -> Interval | None:
+    """Of the draws' interval and the score's, of as many observations as there are recordings."""
+    if area.value is None or area.interval is None:
+        return None
+    other = score_interval(area.value, len(set(_recordings(normal))), len(set(_recordings(anomalous))))
+    return min(area.interval[0], other[0]), max(area.interval[1], other[1])
 
 
 def _parts(place: Place, normal: Sequence[Scored], anomalous: Sequence[Scored], *, shown: bool) -> Iterator[Part]:

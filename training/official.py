@@ -60,9 +60,10 @@ def _write_system(system: System, folder: Path) -> None:
     """Scores, decisions, and where the conditions are known what the evaluator makes of them.
 
     A recording that was cut has the mean of its clips' scores, and the decision that this mean gives. Without a
-    threshold there is no file of decisions.
+    threshold there is no file of decisions: none of an earlier evaluation either, whose figures it would falsify.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
     groups: defaultdict[Place, defaultdict[Recording, list[Scored]]] = defaultdict(lambda: defaultdict(list))
     for clip in system.scored:
         groups[clip.recording.place][clip.recording].append(clip)
@@ -72,8 +73,10 @@ def _write_system(system: System, folder: Path) -> None:
         scores = [(_name(one), float(np.mean([clip.anomaly_score for clip in clips]))) for one, clips in ordered]
         _write(folder / f"anomaly_score_{_stem(place)}.csv", scores)
         decisions = [(_name(one), _decision(clips)) for one, clips in ordered]
+        file = folder / f"decision_result_{_stem(place)}.csv"
+        file.unlink(missing_ok=True)
         if None not in {decision for _, decision in decisions}:
-            _write(folder / f"decision_result_{_stem(place)}.csv", decisions)
+            _write(file, decisions)
         conditions = {_name(one): one.condition for one in recordings if one.condition is not None}
         if len(conditions) == len(recordings) and set(conditions.values()) == set(Condition):
             truth[place] = conditions

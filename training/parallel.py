@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,15 +30,19 @@ _AHEAD = 4
 """Tasks a worker that are started before their results are asked for."""
 
 
-def spread(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None) -> Iterator[Result]:
+def spread(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None
+) -> Generator[Result, None, None]:
     """``map(function, tasks)`` over ``workers`` processes (None: one a core); in this one where tasks are few.
+
+    Tasks without a length are made as they are needed, and never counted as few.
 
     Raises
     ------
     DataError : where a worker is killed from outside; what ``function`` raises.
     """
     workers = workers or cores()
-    if workers == 1 or len(tasks) <= FEW_TASKS:
+    if workers == 1 or (isinstance(tasks, Sized) and len(tasks) <= FEW_TASKS):
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")

@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,19 +27,20 @@ from models.errors import BundleError
 from models.frontend import LogMelSpec
 from models.reduced import check_precision
 from models.vocabulary import LossChoice, Precision
-from training.assemble import assemble_bundle, assemble_fused_bundle
+from training.assemble import Unheard, assemble_bundle, assemble_fused_bundle
 from training.choices import departures
 from training.curves import Curve
 from training.export import export_embedder, member_name
 from training.features import CONTRAST_SPEEDS, FeatureStore, count_clips, extract_features
 from training.fit import Lesson, Snapshot, fit_network, limited_epochs, load_snapshot, training_curve
+from training.folds import Folds, condition_folds_with_copies
 from training.keras_backend import be_deterministic
 from training.labels import label, needs_contrast
 from training.networks import build_embedder
 from training.parallel import cores
 from training.plant import deal, dealings, fold_networks, hear, lesson
 from training.progress import Advance, Progress, Stage, as_duration, step_s
-from training.recipe import Backend, Dealing, FoldNetwork, Network, Recipe, Schedule
+from training.recipe import Backend, Dealing, FoldNetwork, LeftOutNetwork, Network, Recipe, Schedule
 from training.recordings import Recording, training_recordings
 from training.references import calibrate as calibrate_references
 from training.references import fit_sections as fit_references
@@ -49,6 +51,10 @@ _log = logging.getLogger(__name__)
 
 EMBEDDING_ROWS = 512
 """Clips whose embeddings are kept in one file of the work folder."""
+
+
+Member = tuple[Snapshot, Path]
+"""A snapshot with its ONNX file."""
 
 
 class Until(IntEnum):
@@ -97,34 +103,31 @@ class Run:
         """Training clips, contrast copies included."""
         return count_clips(self.recordings, contrast=self.contrast)
 
-    @cached_property
-    def schedule(self) -> Schedule:
-        """Each network's schedule; one that leaves a fold out hears about four clips of five."""
-        folds = FOLDS if self.recipe.backend is Backend.FOLDS else 0
-        return self.recipe.schedule(self.n_clips * (folds - 1) // folds if folds else self.n_clips)
-
-    @property
-    def snapshot_paths(self) -> Iterator[tuple[Network, Path]]:
-        """Each network's snapshots, in the order of the members."""
-        for network in self.networks:
-            for due in self.schedule.snapshot_epochs:
-                yield network, self.work / "networks" / network.name / "snapshots" / f"{due:05d}.npz"
+    def schedule(self, network: Network) -> Schedule:
+        """A network's schedule; one that leaves a fold out hears about four clips of five."""
+        leaves_out = isinstance(network, FoldNetwork | LeftOutNetwork)
+        return self.recipe.schedule(self.n_clips * (FOLDS - 1) // FOLDS if leaves_out else self.n_clips)
 
     def stages(self, until: Until = Until.BUNDLE) -> list[Stage]:
         """What a run up to ``until`` does, with estimated times on this machine."""
         members = len(self.networks) * self.recipe.snapshots
         own_clips = self.n_clips // (1 + len(CONTRAST_SPEEDS) * self.contrast)
+        ensembles = 1 + FOLDS * any(isinstance(network, LeftOutNetwork) for network in self.networks)
         stages = [
             (Until.FEATURES, Stage("features", self.n_clips, 0.02 / cores())),
             *(
                 (
                     Until.FIT,
-                    Stage(f"network {network.name}", self.schedule.steps, step_s(network, self.recipe.batch_size)),
+                    Stage(
+                        f"network {network.name}",
+                        self.schedule(network).steps,
+                        step_s(network, self.recipe.batch_size),
+                    ),
                 )
                 for network in self.networks
             ),
             (Until.EXPORT, Stage("export", members, 1.0 if self.recipe.backend is Backend.FOLDS else 5.0)),
-            (Until.BUNDLE, Stage("embeddings", own_clips, 0.002 * members)),
+            (Until.BUNDLE, Stage("embeddings", ensembles * own_clips, 0.002 * members / ensembles)),
             (Until.BUNDLE, Stage("back end", 2 * own_clips, 0.008 * max(1, members))),
         ]
         return [stage for place, stage in stages if place <= until]
@@ -132,13 +135,14 @@ class Run:
     def describe(self, device: str, until: Until = Until.BUNDLE) -> str:
         """The plan, for a person: device, data, stages and estimated time."""
         stages = self.stages(until)
+        schedule = self.recipe.schedule(self.n_clips) if not self.networks else self.schedule(self.networks[0])
         sections = {recording.key for recording in self.recordings}
         lines = [
             f"device    {device}",
             f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
             + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
-            f"recipe    {self.recipe.name}: {len(self.networks)} networks, {self.schedule.epochs} epochs of "
-            f"{self.schedule.epoch_steps} steps, snapshots after {', '.join(map(str, self.schedule.snapshot_epochs))}"
+            f"recipe    {self.recipe.name}: {len(self.networks)} networks, {schedule.epochs} epochs of "
+            f"{schedule.epoch_steps} steps, snapshots after {', '.join(map(str, schedule.snapshot_epochs))}"
             + "".join(f", {departure}" for departure in departures(self.recipe)),
             f"work      {self.work}",
             *(f"  {stage.name:<28} about {as_duration(stage.estimate_s)}" for stage in stages),
@@ -190,12 +194,15 @@ def _train_ensemble(
     run: Run, store: FeatureStore, progress: Progress, bundle: Path | None, *, until: Until, demonstration: bool
 ) -> None:
     """The paper's system, from the features on."""
-    _fit(run, Lesson.of_store(store, label(store.clips)), progress)
+    folds = condition_folds_with_copies(store.clips, run.seed)
+    snapshots = _fit(run, Lesson.of_store(store, label(store.clips)), folds, progress)
     if until >= Until.EXPORT:
-        members = _export(run, store, progress.stage("export"))
+        exported = _export(run, store, snapshots, progress.stage("export"))
     if until >= Until.BUNDLE:
         assert bundle is not None
-        embeddings = _embed(run, store, members, progress.stage("embeddings"))
+        advance = progress.stage("embeddings")
+        members = [one for network, own in exported.items() if not isinstance(network, LeftOutNetwork) for one in own]
+        embeddings = _embed(run.work / "embeddings", store, members, run.recipe.precision, advance)
         assemble_bundle(
             store,
             members,
@@ -203,8 +210,9 @@ def _train_ensemble(
             run.recipe,
             run.seed,
             bundle,
+            unheard=_unheard(run, store, exported, folds, advance),
             limited_epochs=_limited_epochs(run),
-            curves=_curves(run, run.networks),
+            curves=_curves(run, [network for network in exported if not isinstance(network, LeftOutNetwork)]),
             demonstration=demonstration,
             advance=progress.stage("back end"),
         )
@@ -292,44 +300,72 @@ def _claim(run: Run, store: FeatureStore) -> None:
     claim(run.work, mine)
 
 
-def _fit(run: Run, lesson: Lesson, progress: Progress) -> None:
+def _fit(run: Run, lesson: Lesson, folds: Folds, progress: Progress) -> dict[Network, list[Path]]:
+    """The snapshots of each network; ``folds``: of the clips, what a network of the rule `conditions` leaves out."""
     be_deterministic()
+    snapshots: dict[Network, list[Path]] = {}
     for network in run.networks:
-        fit_network(
-            lesson,
+        heard = np.flatnonzero(folds != network.fold) if isinstance(network, LeftOutNetwork) else lesson.rows
+        snapshots[network] = fit_network(
+            replace(lesson, rows=heard),
             network,
             run.recipe,
             run.work / "networks" / network.name,
             seed=run.seed,
             advance=progress.stage(f"network {network.name}"),
         )
+    return snapshots
 
 
-def _export(run: Run, store: FeatureStore, advance: Advance) -> list[tuple[Snapshot, Path]]:
-    """Each snapshot with its ONNX file, in the order of the members."""
+def _export(
+    run: Run, store: FeatureStore, snapshots: Mapping[Network, Sequence[Path]], advance: Advance
+) -> dict[Network, list[Member]]:
+    """Each snapshot with its ONNX file."""
     probe = np.asarray(store.log_mels[:: max(1, len(store.clips) // 4)][:4])
-    members = []
-    for network, path in run.snapshot_paths:
-        snapshot = load_snapshot(path, network, run.recipe.weights)
-        embedder = run.work / "embedders" / f"{member_name(snapshot)}.onnx"
-        if not embedder.exists():
-            build = partial(build_embedder, store.mean.tolist(), store.deviation.tolist())
-            export_embedder(snapshot, build, embedder, probe)
-        members.append((snapshot, embedder))
-        advance(1)
+    members: dict[Network, list[Member]] = {}
+    for network, paths in snapshots.items():
+        members[network] = []
+        for path in paths:
+            snapshot = load_snapshot(path, network, run.recipe.weights)
+            embedder = run.work / "embedders" / f"{member_name(snapshot)}.onnx"
+            if not embedder.exists():
+                build = partial(build_embedder, store.mean.tolist(), store.deviation.tolist())
+                export_embedder(snapshot, build, embedder, probe)
+            members[network].append((snapshot, embedder))
+            advance(1)
     return members
 
 
+def _unheard(
+    run: Run, store: FeatureStore, exported: Mapping[Network, Sequence[Member]], folds: Folds, advance: Advance
+) -> Unheard | None:
+    """What the networks that leave a fold out make of all clips; None where the recipe trains none."""
+    members: defaultdict[int, list[Member]] = defaultdict(list)
+    for network, own in exported.items():
+        if isinstance(network, LeftOutNetwork):
+            members[network.fold] += own
+    if not members:
+        return None
+    at_own_speed = [clip.speed == 1.0 for clip in store.clips]
+    return Unheard(
+        folds[at_own_speed],
+        [[snapshot for snapshot, _ in members[fold]] for fold in range(FOLDS)],
+        [
+            _embed(run.work / "embeddings" / f"without-{fold}", store, members[fold], run.recipe.precision, advance)
+            for fold in range(FOLDS)
+        ],
+    )
+
+
 def _embed(
-    run: Run, store: FeatureStore, members: Sequence[tuple[Snapshot, Path]], advance: Advance
+    folder: Path, store: FeatureStore, members: Sequence[Member], precision: Precision, advance: Advance
 ) -> NDArray[np.float32]:
     """Embeddings of the clips at their own speed, (clips, members, 128), kept in files of `EMBEDDING_ROWS` clips."""
     embedders = [path.read_bytes() for _, path in members]
     rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
-    folder = run.work / "embeddings"
-    _forget_embeddings_of_others(folder, store, embedders, run.recipe.precision)
+    _forget_embeddings_of_others(folder, store, embedders, precision)
     every = np.empty((len(rows), len(members), EMBEDDING_SIZE), np.float32)  # once: of 40 members it is a gigabyte
-    with closing(Encoder(embedders, device=Device.CPU, precision=run.recipe.precision)) as encoder:
+    with closing(Encoder(embedders, device=Device.CPU, precision=precision)) as encoder:
         for start in range(0, len(rows), EMBEDDING_ROWS):
             own = slice(start, start + EMBEDDING_ROWS)
             path = folder / f"{start:06d}.npy"

@@ -12,6 +12,7 @@ from training.dcase2021 import MACHINE_TYPES, SECTIONS, DataSet
 from training.layout import DASH, Mean, change, columns, figure, marks, mean_cells
 from training.metrics import harmonic_mean
 from training.paper_tables import ALL, ENSEMBLE, Figures, official_scores, part_figures, system_figures
+from training.promises import RATES, Promise
 from training.recordings import Place
 from training.scored import PartKind, PartName, SystemName
 from training.tables import Difference, Estimate, Evaluation, Part, Range, Row, Spread, System, Totals
@@ -32,7 +33,7 @@ _BOTH = "both"
 
 def as_text(evaluation: Evaluation) -> str:
     """All tables of an evaluation, what they say in words, and its notes."""
-    tables = [_figures(evaluation)]
+    tables = [_figures(evaluation), _promises(evaluation)]
     if any(row.auc is not None for row in evaluation.rows):
         tables.append(_totals(evaluation))
         tables += [_means(evaluation, block) for block in _blocks(evaluation)]
@@ -40,7 +41,7 @@ def as_text(evaluation: Evaluation) -> str:
             tables += [_parts(evaluation, block, kind) for block in _blocks(evaluation)]
     tables += [_difference(difference) for difference in evaluation.differences]
     tables += [_spread(spread) for spread in evaluation.spread]
-    tables.append([*_in_words(evaluation), *(f"note: {note}" for note in evaluation.notes)])
+    tables.append([*in_words(evaluation), *(f"note: {note}" for note in evaluation.notes)])
     return "\n\n".join("\n".join(lines) for lines in tables if lines)
 
 
@@ -64,6 +65,32 @@ def _figures(evaluation: Evaluation) -> list[str]:
     return [
         *columns((*_PLACE, *(["system"] if several else []), *header), lines),
         "per cent, 95 % intervals" + ("; * best of its group" if several else ""),
+    ]
+
+
+def _promises(evaluation: Evaluation) -> list[str]:
+    """What thresholds promise and keep: a line a group and system, columns for each rate."""
+    several = len(evaluation.systems) > 1
+    found: dict[tuple[Place, str], list[Promise]] = {}
+    for place in (row.place for row in evaluation.first.rows):
+        for system in evaluation.systems:
+            if own := [promise for promise in system.promises if promise.place == place]:
+                found[place, system.label] = own
+    if not found:
+        return []
+    lines = []
+    for (place, label), own in found.items():
+        cells = [str(own[0].rule), str(own[0].clips)]
+        for one in own:
+            cells.append(figure(one.cross_validated))
+            cells.append(figure(one.false_alarms, one.false_alarm_interval))
+            cells.append(figure(one.hits, one.hit_interval))
+        lines.append((*place, *([label] if several else []), *cells))
+    rates = [name for rate in RATES for name in (f"{100 * rate:g} asked: by folds", "test clips", "hits")]
+    return [
+        *columns((*_PLACE, *(["system"] if several else []), "rule", "clips", *rates), lines),
+        "false alarms on normal clips, per cent: by folds, training clips against the threshold of the other folds' "
+        "scores; test clips against the threshold in force",
     ]
 
 
@@ -234,8 +261,8 @@ def _spread(spread: Spread) -> list[str]:
     ]
 
 
-def _in_words(evaluation: Evaluation) -> Iterator[str]:
-    """Where a baseline or the floor wins against the system in question."""
+def in_words(evaluation: Evaluation) -> Iterator[str]:
+    """Where a baseline or the floor wins against the system in question: a sentence a baseline."""
     first = evaluation.first
     if first.name is not SystemName.EARWITNESS:
         return

@@ -107,6 +107,21 @@ class FoldNetwork(Network):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutNetwork(Network):
+    """A network of the ensemble once more, which has not heard the operating conditions of one fold.
+
+    It serves nobody: the rule ``conditions`` takes the calibration scores of its fold from it and its like.
+    """
+
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder under the work folder and begins its members' names."""
+        return f"{Network(self.heads, self.sub_clusters).name}-without-{self.fold}"
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How long a network trains on so many clips: ``snapshot_epochs`` ends with the last epoch."""
 
@@ -181,12 +196,6 @@ class Recipe:
             raise ValueError("backend=folds and fold_networks belong together: use the recipe 'plant'.")
         if self.backend is Backend.FOLDS and self.precision is not Precision.FLOAT32:
             raise ValueError(f"The networks of the recipe {self.name!r} run in float32: they cost next to nothing.")
-        if self.backend is not Backend.FOLDS and self.calibration is ThresholdRule.CONDITIONS:
-            raise ValueError(
-                "The threshold rule 'conditions' is of clips whose whole operating condition no network has heard, and "
-                f"the networks of the recipe {self.name!r} have heard all of them: use the recipe 'plant', or "
-                "calibrate with 'held_out'."
-            )
         if self.backend is not Backend.MIXTURES and self.calibration is ThresholdRule.PAPER:
             raise ValueError(
                 f"With backend={self.backend.value} a training clip is its own nearest, so that the threshold rule "
@@ -195,7 +204,7 @@ class Recipe:
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """The networks to train, in order."""
+        """The networks to train, in order: those that serve, then those that only calibrate."""
         if self.backend is Backend.FOLDS:
             strict = self.calibration is ThresholdRule.CONDITIONS
             dealings = (Dealing.CLIPS, Dealing.CONDITIONS) if strict else (Dealing.CLIPS,)
@@ -205,7 +214,13 @@ class Recipe:
                 for kind in self.fold_networks
                 for fold in range(FOLDS)
             )
-        return tuple(Network(heads, size) for heads in self.heads for size in self.sub_clusters)
+        serving = tuple(Network(heads, size) for heads in self.heads for size in self.sub_clusters)
+        if self.calibration is not ThresholdRule.CONDITIONS:
+            return serving
+        return (
+            *serving,
+            *(LeftOutNetwork(one.heads, one.sub_clusters, fold) for fold in range(FOLDS) for one in serving),
+        )
 
     def schedule(self, n_clips: int) -> Schedule:
         """The schedule of each network for ``n_clips`` training clips, contrast copies included."""

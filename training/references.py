@@ -95,8 +95,10 @@ def calibrate(
     rule = ThresholdRule.HELD_OUT if strict is None else ThresholdRule.CONDITIONS
     calibrations: dict[CalibrationKey, Calibration] = {}
     for key, section in serving.items():
-        source, target = held_out_scores(section, section if strict is None else strict[key])
-        calibrations[key, Domain.SOURCE] = Calibration.from_scores(source, rule, percentile)
+        held_out = section if strict is None else strict[key]
+        source, target = held_out_scores(section, held_out)
+        folds = held_out.folds[~held_out.is_target] if len(source) else None
+        calibrations[key, Domain.SOURCE] = Calibration.from_scores(source, rule, percentile, folds=folds)
         if len(target) >= LEAST_TARGET_CLIPS:
             scores = target.mean() + (source - source.mean()) if len(source) else source
             calibrations[key, Domain.TARGET] = Calibration.from_scores(scores, rule, percentile, ranked=True)

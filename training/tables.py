@@ -12,6 +12,7 @@ from typing import Any
 from models.vocabulary import Domain
 from training.dcase2021 import DataSet
 from training.metrics import Interval, harmonic_mean, official_score
+from training.promises import Promise
 from training.recordings import Place
 from training.scored import PartKind, Scored, SystemName
 
@@ -94,7 +95,8 @@ class Totals:
 class System:
     """A contender and what was measured of it. ``label`` is unique among the systems of an evaluation.
 
-    ``rows``: one a group that any system can score, without figures where this one cannot.
+    ``rows``: one a group that any system can score, without figures where this one cannot. ``promises``: none of a
+    system whose thresholds are not set to a rate.
     """
 
     label: str
@@ -107,6 +109,7 @@ class System:
     parts: tuple[Part, ...]
     scored: tuple[Scored, ...]
     totals: Totals
+    promises: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,7 @@ class Evaluation:
                 for system in self.systems
                 for row in system.rows
             ],
+            "promises": [{"label": system.label, **asdict(one)} for system in self.systems for one in system.promises],
             "parts": [{"label": system.label, **asdict(part)} for system in self.systems for part in system.parts],
             "dcase2021": {data_set: list(names) for data_set, names in self.data_sets.items()},
             "notes": list(self.notes),

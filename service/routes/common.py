@@ -1,9 +1,11 @@
 """What every route has: the app's resources, the request's id, and the refusal of query parameters it does not know."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.access import Scope
 from service.problems import MEDIA_TYPE
 from service.requests import refuse_unknown
 from service.resources import Loaded, Resources
@@ -14,8 +16,9 @@ async def _resources(request: Request) -> Resources:
     return resources
 
 
-async def _loaded(request: Request) -> Loaded:
-    return (await _resources(request)).loaded
+async def _loaded(request: Request) -> AsyncIterator[Loaded]:
+    with (await _resources(request)).hold() as loaded:
+        yield loaded
 
 
 async def _request_id(request: Request) -> str:
@@ -32,21 +35,35 @@ def query_of(*known: str) -> Any:
     return Depends(check)
 
 
+def needs(*scopes: Scope) -> Any:
+    """A dependency that refuses who has no key with any of ``scopes``, where keys are needed."""
+
+    async def check(request: Request) -> None:
+        gate = (await _resources(request)).gate
+        request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+
+    return Depends(check)
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the errors that a path can answer with."""
+    """The OpenAPI entries of the errors that a path can answer with; where keys are needed, every path has two more."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in (*statuses, 401, 403)}
 
 
 _MEANINGS = {
     400: "Malformed request: a missing, unknown or unreadable field, or an invalid name.",
-    404: "Unknown machine type or section; `known` lists those there are.",
-    409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's.",
+    401: "No key, or one that is not known.",
+    403: "The key lacks the scope that is needed.",
+    404: "Unknown machine type, section, version or bundle; `known` lists those there are.",
+    409: "No target clips are known here or those registered cannot be used; or the Idempotency-Key is another's; or "
+    "no bundle can be put in service now.",
     413: "The body is too large or the clip too long.",
     415: "Not audio, or a content type that is not read here.",
-    422: "Audio that cannot be scored: too short, silent, not finite, not decodable.",
+    422: "Audio that cannot be scored: too short, silent, not finite, not decodable; or a bundle that cannot serve.",
     429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
-    503: "Not ready, shutting down, or the database of target clips unavailable. Retry-After says when to come back.",
+    503: "Not ready, shutting down, or the database of target clips or another file unavailable. Retry-After says when "
+    "to come back.",
     504: "The request's deadline passed.",
 }
 

@@ -3,10 +3,13 @@
 import prometheus_client
 from fastapi import APIRouter, Response
 
-from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
+from service.access import Scope
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
 from service.schemas import AliveAnswer, DeviceAnswer, ReadyAnswer
 
 router = APIRouter(tags=["operation"], dependencies=[query_of()])
+watched = APIRouter(tags=["operation"], dependencies=[needs(Scope.METRICS), query_of()])
+"""Of whoever gathers metrics; it may have a port of its own."""
 
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", response_model=AliveAnswer)
@@ -27,12 +30,12 @@ async def readyz(loaded: InLoaded, request_id: RequestId) -> ReadyAnswer:
     return ReadyAnswer(bundle=loaded.bundle_id, device=DeviceAnswer.of(loaded.detector.device), request_id=request_id)
 
 
-@router.get(
+@watched.get(
     "/metrics",
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **problems()},
 )
 async def metrics(resources: InResources) -> Response:
     """Every metric, in Prometheus' text format."""

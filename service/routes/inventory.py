@@ -3,13 +3,14 @@
 from fastapi import APIRouter, Request
 
 from models.vocabulary import Domain
+from service.access import Scope
 from service.adaptation import Target
 from service.requests import deadline
 from service.resources import Loaded
-from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
 from service.schemas import BundleAnswer, DeviceAnswer, DomainAnswer, SectionAnswer, SectionsAnswer
 
-router = APIRouter(tags=["inventory"], dependencies=[query_of()])
+router = APIRouter(tags=["inventory"], dependencies=[needs(Scope.SCORE, Scope.REGISTER, Scope.ADMIN), query_of()])
 
 
 @router.get(
@@ -39,7 +40,7 @@ def _section(loaded: Loaded, target: Target) -> SectionAnswer:
         attributes=list(manifest.machine_types[key.machine_type].sections[key.section].attributes),
         domains=domains,
         target_version=target.version,
-        target_state=None if target.version is None else "current",
+        target_state=target.state,
     )
 
 
@@ -59,7 +60,7 @@ async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId
     return BundleAnswer(
         bundle=loaded.bundle_id,
         name=manifest.name,
-        path=str(resources.settings.bundle),
+        path=str(loaded.folder),
         format_version=manifest.format_version,
         demonstration=manifest.demonstration,
         systems=list(manifest.systems),

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from models.vocabulary import Domain
+from service.access import Scope
 from service.admission import Hold
 from service.requests import (
     AUDIO_TYPES,
@@ -21,10 +22,10 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded, Resources
-from service.routes.common import InLoaded, InResources, RequestId, problems
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems
 from service.schemas import ScoreAnswer, ScoreParameters
 
-router = APIRouter(tags=["scoring"])
+router = APIRouter(tags=["scoring"], dependencies=[needs(Scope.SCORE)])
 
 _PARAMETERS: dict[str, Any] = {
     "machine_type": {"type": "string", "examples": ["fan"]},
@@ -99,13 +100,15 @@ async def _score(
     resources: Resources, loaded: Loaded, wanted: ScoreParameters, audio: bytes, *, due: float, request_id: str
 ) -> ScoreAnswer:
     key = loaded.find(wanted.machine_type, wanted.section)
-    target, version = None, None
+    target, version, state = None, None, None
     if wanted.domain is Domain.TARGET:
-        target, version = await loaded.adaptation.scoring_target(key, due)
+        target, version, state = await loaded.adaptation.scoring_target(key, due)
     assessment = await loaded.detection.score(
         audio, key, wanted.domain, target=target, deadline=due, explain=wanted.explain
     )
     resources.metrics.observe_assessment(assessment)
     if notice := loaded.first_clips.observe(assessment, version):
         assessment = replace(assessment, warnings=(*assessment.warnings, notice))
-    return ScoreAnswer.of(assessment, bundle=loaded.bundle_id, target_version=version, request_id=request_id)
+    return ScoreAnswer.of(
+        assessment, bundle=loaded.bundle_id, target_version=version, target_state=state, request_id=request_id
+    )

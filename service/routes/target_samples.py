@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, status
+from fastapi import APIRouter, Request, Response, status
 
 from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import UnknownMachineType, UnknownSection
-from models.vocabulary import SectionKey
+from models.vocabulary import Domain, SectionKey
+from service.access import Scope
 from service.adaptation import Target
+from service.audit import note
 from service.requests import (
     MULTIPART,
     content_type,
@@ -16,24 +18,42 @@ from service.requests import (
     many_files,
     parameters,
     read_form,
+    read_json,
     unsupported,
     while_connected,
 )
-from service.resources import Loaded, Resources
-from service.routes.common import InLoaded, InResources, RequestId, problems, query_of
-from service.schemas import RegistrationParameters, TargetSamples, TargetSamplesAnswer, TargetSamplesListing
+from service.resources import Loaded
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
+from service.schemas import (
+    PreviewParameters,
+    RegistrationParameters,
+    RestoreBody,
+    TargetSamples,
+    TargetSamplesAnswer,
+    TargetSamplesListing,
+    TargetVersion,
+    TargetVersionsAnswer,
+)
 
-router = APIRouter(prefix="/target-samples", tags=["target samples"], dependencies=[query_of()])
+router = APIRouter(prefix="/target-samples", tags=["target samples"], dependencies=[needs(Scope.REGISTER)])
 
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 255},
+    "description": "Makes a repeated request one registration; another request under the same key is refused.",
+}
 _OPENAPI: dict[str, Any] = {
     "parameters": [
+        _IDEMPOTENCY_KEY,
         {
-            "name": "Idempotency-Key",
-            "in": "header",
+            "name": "preview",
+            "in": "query",
             "required": False,
-            "schema": {"type": "string", "maxLength": 255},
-            "description": "Makes a repeated request one registration; another request under the same key is refused.",
-        }
+            "schema": {"type": "boolean", "default": False},
+            "description": "Registers nothing, and says with 200 what a registration of these clips would be.",
+        },
     ],
     "requestBody": {
         "required": True,
@@ -66,11 +86,14 @@ _OPENAPI: dict[str, Any] = {
     summary="Register target clips",
     response_model=TargetSamplesAnswer,
     status_code=status.HTTP_201_CREATED,
-    responses=problems(400, 404, 409, 413, 415, 422, 429, 503, 504),
+    responses={
+        200: {"model": TargetSamplesAnswer, "description": "A preview; nothing was registered."},
+        **problems(400, 404, 409, 413, 415, 422, 429, 503, 504),
+    },
     openapi_extra=_OPENAPI,
 )
 async def register(
-    request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId
+    request: Request, response: Response, resources: InResources, loaded: InLoaded, request_id: RequestId
 ) -> TargetSamplesAnswer:
     """Replace a section's target clips; the first ten seconds of each are used. All of them are taken, or none.
 
@@ -78,6 +101,7 @@ async def register(
     """
     settings = resources.settings
     due, replay_key = deadline(request, settings.request_timeout_s), idempotency_key(request)
+    preview = parameters(PreviewParameters, request.query_params.multi_items()).preview
     if content_type(request) != MULTIPART:
         raise unsupported(request, [MULTIPART])
     with resources.admission.place() as hold:
@@ -86,9 +110,13 @@ async def register(
             clips = many_files(form)
             wanted = parameters(RegistrationParameters, form.texts)
             key = loaded.find(wanted.machine_type, wanted.section)
-            work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
+            if preview:
+                work = loaded.adaptation.preview(key, clips, due)
+                response.status_code = status.HTTP_200_OK
+            else:
+                work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
-            await _refresh(resources, loaded)
+            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             return _answer(target, loaded, request_id)
 
 
@@ -97,6 +125,7 @@ async def register(
     operation_id="list_target_samples",
     summary="List registrations",
     response_model=TargetSamplesListing,
+    dependencies=[query_of()],
     responses=problems(400, 503, 504),
 )
 async def listing(
@@ -114,6 +143,7 @@ async def listing(
     operation_id="get_target_samples",
     summary="A section's target clips",
     response_model=TargetSamplesAnswer,
+    dependencies=[query_of()],
     responses=problems(400, 404, 503, 504),
 )
 async def one(
@@ -128,7 +158,7 @@ async def one(
     """The target clips in force for one section: a registration, the bundle's own (version 0) or none (null)."""
     due = deadline(request, resources.settings.request_timeout_s)
     async with resources.admission.until(due):
-        key = await _known(loaded, machine_type, section)
+        key = _known(loaded, machine_type, section)
         return _answer(await loaded.adaptation.target(key, due), loaded, request_id)
 
 
@@ -137,6 +167,7 @@ async def one(
     operation_id="delete_target_samples",
     summary="Withdraw a registration",
     response_model=TargetSamplesAnswer,
+    dependencies=[query_of()],
     responses=problems(400, 404, 503, 504),
 )
 async def withdraw(
@@ -151,26 +182,86 @@ async def withdraw(
     """Take a registration out of force; the answer says what is in force then: version 0, or null for none."""
     due = deadline(request, resources.settings.request_timeout_s)
     async with resources.admission.until(due):
-        key = await _known(loaded, machine_type, section)
+        key = _known(loaded, machine_type, section)
         target = await loaded.adaptation.withdraw(key, due)
-        await _refresh(resources, loaded)
+        note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
         return _answer(target, loaded, request_id)
 
 
-async def _known(loaded: Loaded, machine_type: str, section: str) -> SectionKey:
+@router.get(
+    "/{machine_type}/{section}/versions",
+    operation_id="list_target_samples_versions",
+    summary="A section's registrations, past ones too",
+    response_model=TargetVersionsAnswer,
+    dependencies=[query_of()],
+    responses=problems(400, 404, 503, 504),
+)
+async def versions(
+    *,
+    request: Request,
+    machine_type: str,
+    section: str,
+    resources: InResources,
+    loaded: InLoaded,
+    request_id: RequestId,
+) -> TargetVersionsAnswer:
+    """Every registration that the section has had, the newest first; any of them can be restored."""
+    async with resources.admission.until(deadline(request, resources.settings.request_timeout_s)):
+        key = _known(loaded, machine_type, section)
+        found = [TargetVersion.of(one) for one in await loaded.adaptation.versions(key)]
+    return TargetVersionsAnswer(
+        machine_type=key.machine_type,
+        section=key.section,
+        domain=Domain.TARGET,
+        versions=found,
+        bundle=loaded.bundle_id,
+        request_id=request_id,
+    )
+
+
+@router.post(
+    "/{machine_type}/{section}/restore",
+    operation_id="restore_target_samples",
+    summary="Restore an earlier registration",
+    response_model=TargetSamplesAnswer,
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[query_of()],
+    responses=problems(400, 404, 409, 413, 429, 503, 504),
+    openapi_extra={
+        "parameters": [_IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": RestoreBody.model_json_schema()}}},
+    },
+)
+async def restore(
+    *,
+    request: Request,
+    machine_type: str,
+    section: str,
+    resources: InResources,
+    loaded: InLoaded,
+    request_id: RequestId,
+) -> TargetSamplesAnswer:
+    """Put the clips of an earlier version in force again; they become the section's next version."""
+    due, replay_key = deadline(request, resources.settings.request_timeout_s), idempotency_key(request)
+    key = loaded.find(machine_type, section)
+    with resources.admission.place() as hold:
+        async with resources.admission.until(due):
+            version = (await read_json(request, RestoreBody, hold)).version
+            work = loaded.adaptation.restore(key, version, idempotency_key=replay_key, deadline=due)
+            target = await while_connected(request, work)
+            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
+            return _answer(target, loaded, request_id)
+
+
+def _known(loaded: Loaded, machine_type: str, section: str) -> SectionKey:
     """The key of a section; one that only a dormant registration knows is known too."""
     try:
         return loaded.find(machine_type, section)
     except (UnknownMachineType, UnknownSection):
         key = SectionKey(machine_type, section)
-        if await loaded.adaptation.registered(key) is None:
+        if not loaded.adaptation.knows(key):
             raise
         return key
-
-
-async def _refresh(resources: Resources, loaded: Loaded) -> None:
-    registrations = await loaded.adaptation.registrations()
-    resources.metrics.know_registrations(registrations)
 
 
 def _answer(target: Target, loaded: Loaded, request_id: str) -> TargetSamplesAnswer:

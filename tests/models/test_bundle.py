@@ -491,9 +491,10 @@ finite = st.floats(-1e9, 1e9)
 def test_calibrations_survive(
     scores: list[float], rule: ThresholdRule, percentile: float, bands: list[float], domain: Domain
 ) -> None:
-    """To the last bit, threshold included; also where there are no scores."""
+    """To the last bit, threshold included; also where there are no scores. Each keeps the fold it was held out with."""
+    folds = None if rule is ThresholdRule.PAPER else np.arange(len(scores)) % 5
     given = SectionCalibration(
-        Calibration.from_scores(scores, rule, percentile),
+        Calibration.from_scores(scores, rule, percentile, folds=folds),
         np.array(bands),
         np.abs(bands),
         np.linspace(-60.0, -20.0, len(LEVEL_QUANTILES)),
@@ -506,6 +507,10 @@ def test_calibrations_survive(
     for name in ("mel_mean", "mel_deviation", "level_quantiles_dbfs"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name), strict=True)
     np.testing.assert_array_equal(found.calibration.scores, sorted(scores))
+    if folds is None:
+        assert found.calibration.folds is None
+    else:
+        np.testing.assert_array_equal(found.calibration.folds, folds[np.argsort(scores, kind="stable")])
 
 
 def test_a_calibration_has_the_shape_it_must_have() -> None:

@@ -96,3 +96,38 @@ def test_nan_is_never_normal() -> None:
 def test_a_percentile_lies_between_0_and_100(percentile: float) -> None:
     with pytest.raises(ValueError, match="percentile"):
         Calibration.from_scores([0.0], ThresholdRule.PAPER, percentile)
+
+
+@given(
+    scores=st.lists(st.tuples(ties | finite, st.integers(0, 4)), min_size=1, max_size=40),
+    percentile=st.sampled_from([50.0, 90.0, 95.0]),
+)
+def test_cross_validated_alarms_are_those_of_thresholds_that_other_folds_give(
+    scores: list[tuple[float, int]], percentile: float
+) -> None:
+    """Against a plain loop over the clips, in whatever order they come; of one fold nothing can be said."""
+    values, folds = (np.array(column) for column in zip(*scores, strict=True))
+    found = Calibration.from_scores(values, ThresholdRule.CONDITIONS, percentile, folds=folds).cross_validated_alarms()
+    if len(set(folds.tolist())) < 2:
+        assert found is None
+        return
+    assert found is not None
+    alarms = 0
+    for score, fold in scores:
+        others = [one for one, another in scores if another != fold]
+        if score > np.percentile(others, percentile):
+            alarms += 1
+    assert found.sum() == alarms
+
+
+def test_a_rate_is_cross_validated_as_it_is_asked_for() -> None:
+    """Folds of alike clips at different levels: the threshold holds a tenth of its own, and nothing of another's."""
+    values = np.concatenate([np.arange(10.0) + 100.0 * fold for fold in range(2)])
+    calibration = Calibration.from_scores(values, ThresholdRule.HELD_OUT, folds=np.repeat([0, 1], 10))
+    for rate in (0.1, 0.5):
+        alarms = calibration.at(rate).cross_validated_alarms()
+        assert alarms is not None
+        assert alarms.tolist() == [False] * 10 + [True] * 10
+    assert Calibration.from_scores(values, ThresholdRule.PAPER).cross_validated_alarms() is None
+    with pytest.raises(ValueError, match="as many numbers of folds"):
+        Calibration.from_scores(values, ThresholdRule.HELD_OUT, folds=np.arange(3))

@@ -66,8 +66,10 @@ def wav(waveform: NDArray[Any], *, subtype: str = "PCM_16", kind: str = "WAV", r
     return file.getvalue()
 
 
-def make_bundle(folder: Path, keys: Sequence[SectionKey] = (FAN_0, FAN_1, PUMP), *, name: str = "test") -> Bundle:
-    """Write the bundle, with the sections of ``keys``."""
+def make_bundle(
+    folder: Path, keys: Sequence[SectionKey] = (FAN_0, FAN_1, PUMP), *, name: str = "test", seed: int = 0
+) -> Bundle:
+    """Write the bundle, with the sections of ``keys``; another ``seed`` makes other networks, and so other scores."""
     sounds = {
         (key, target): np.stack([sound(key, seed, target=target) for seed in range(count)])
         for key in keys
@@ -97,7 +99,7 @@ def make_bundle(folder: Path, keys: Sequence[SectionKey] = (FAN_0, FAN_1, PUMP),
         training_data={"clips": len(frames) // N_FRAMES, "curves": {"both-heads-s2": {"epoch": [1.0], "loss": [3.2]}}},
         versions={"numpy": np.__version__},
     )
-    embedders = {member.file: _embedder(seed, mean, deviation) for seed, member in enumerate(members)}
+    embedders = {member.file: _embedder(number, mean, deviation) for number, member in enumerate(members, seed)}
     encoder = Encoder(list(embedders.values()), device=Device.CPU, threads=1)
     models, calibrations = {}, {}
     for key in keys:

@@ -28,9 +28,11 @@ def free_port() -> int:
 
 
 class Server:
-    """``python -m service serve`` over a bundle and a database."""
+    """``python -m service serve`` (or of another ``module``) over a bundle and a database, by its file or URL."""
 
-    def __init__(self, bundle: Path, database: Path, log: Path, **settings: Any) -> None:
+    def __init__(
+        self, bundle: Path, database: Path | str, log: Path, module: str = "service", /, **settings: Any
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
@@ -42,7 +44,7 @@ class Server:
             "EARWITNESS_THREADS": "2",
             **{f"EARWITNESS_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self._command = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", str(self.port)]
+        self._command = [sys.executable, "-m", module, "serve", "--bundle", str(bundle), "--port", str(self.port)]
         self.process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 

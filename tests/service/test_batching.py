@@ -1,6 +1,7 @@
 """The batcher gives each caller its own result, whatever its neighbours do."""
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -296,3 +297,47 @@ def test_any_interleaving_gives_each_caller_its_own_result(
         possible += [DeadlinePassed] if expires is not None else []
         assert result in possible
     assert not overlarge
+
+
+def test_cancelled_callers_never_harm_the_others(soak: bool) -> None:
+    """A thousand rounds on one batcher: some callers leave at any moment, each of the others gets its own mark back."""
+    rounds = 10_000 if soak else 1_000
+    rng = random.Random(2021)
+    cancelled = 0
+
+    def run(key: str, items: Sequence[int]) -> list[tuple[str, int]]:
+        time.sleep(0.0002)  # long enough that some leave while it runs
+        return [(key, item) for item in items]
+
+    async def one_round(batcher: Batcher[str, int, tuple[str, int]], number: int) -> None:
+        nonlocal cancelled
+        callers = []
+        for place in range(rng.randrange(2, 9)):
+            key, mark = rng.choice("ab"), 100 * number + place
+            task = asyncio.create_task(batcher.submit(key, mark, size=rng.randrange(1, 4), deadline=FAR))
+            callers.append((task, (key, mark)))
+            if rng.random() < 0.3:
+                await asyncio.sleep(0)
+        leaving = rng.sample(callers, rng.randrange(len(callers)))
+        for task, _ in leaving:
+            await asyncio.sleep(rng.choice((0, 0, 0.0001, 0.0003)))
+            task.cancel()
+        results = await asyncio.gather(*(task for task, _ in callers), return_exceptions=True)
+        for caller, result in zip(callers, results, strict=True):
+            if isinstance(result, asyncio.CancelledError):
+                assert caller in leaving
+                cancelled += 1
+            else:
+                assert result == caller[1]
+
+    async def scenario() -> None:
+        batcher = Batcher(run, capacity=100, max_batch=6)
+        batcher.start()
+        async with asyncio.timeout(600):
+            for number in range(rounds):
+                await one_round(batcher, number)
+        assert batcher.depth == 0
+        await batcher.drain(5)
+
+    asyncio.run(scenario())
+    assert cancelled > rounds

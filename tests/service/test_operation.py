@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import re
 import socket
 import subprocess
 import sys
@@ -260,10 +259,21 @@ def test_metrics_are_there_from_the_start_and_count(server: Server) -> None:
     assert after[labelled("earwitness_p_value_bucket", **fan, le="0.1")] == 1
     assert after[labelled("earwitness_deviation", **fan)] > 10
     assert -30 < after[labelled("earwitness_level_dbfs", **fan)] < 0
+    assert after[labelled("earwitness_level_below_normal", **fan)] == 0
     assert time.time() - after[labelled("earwitness_last_clip_timestamp_seconds", **fan)] < 60
     for stage in ("decode", "features", "queue", "encode", "score"):
         assert after[labelled("earwitness_stage_seconds_count", stage=stage)] == 2
     assert after[labelled("earwitness_batch_size_count")] == 2
+
+
+def test_a_quiet_clip_is_exported_as_such(server: Server) -> None:
+    """1 where the answer has the warning, until a clip has its usual level again."""
+    quiet = labelled("earwitness_level_below_normal", **FIELDS)
+    for gain, exported in ((0.01, 1), (1.0, 0)):
+        audio = wav(gain * sound(FAN_0, 502))
+        answer = server.client.post("/score", data=FIELDS, files={"audio": ("clip.wav", audio)}).json()
+        assert ("level_below_normal" in {warning["code"] for warning in answer["warnings"]}) == bool(exported)
+        assert samples(server)[quiet] == exported
 
 
 def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
@@ -273,6 +283,7 @@ def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
     routes = {dict(labels)["route"] for name, labels in samples(server) if name == "earwitness_requests_total"}
     assert routes == {
         *("/score", "/target-samples", "/target-samples/{machine_type}/{section}", "/sections", "/bundle"),
+        *("/bundle/reload", "/bundle/rollback"),
         *("/livez", "/readyz", "/metrics", "unknown"),
     }
 
@@ -300,7 +311,7 @@ def test_every_setting_is_described() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"port": 70_000}, {"device": "tpu"}, {"threads": 0}, {"database": "postgresql://x/y"}, {"queue_length": 3}],
+    [{"port": 70_000}, {"device": "tpu"}, {"threads": 0}, {"database": "mysql://x/y"}, {"queue_length": 3}],
     ids=str,
 )
 def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
@@ -316,8 +327,8 @@ def test_the_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch, t
     assert (settings.host, settings.port, settings.max_clip_s) == ("127.0.0.1", 8000, 60.0)
     assert settings.bundle.parts[-3:] == ("models", "bundles", "demonstration")
     assert settings.bundle.is_absolute()
-    assert settings.database_file == tmp_path / "data" / "earwitness.db"
-    assert re.fullmatch(r"sqlite:////.*/data/earwitness\.db", settings.database)
+    assert settings.database == f"sqlite:///{tmp_path / 'data' / 'earwitness.db'}"
+    assert Settings(database="postgresql://me@there/plant").database == "postgresql+psycopg://me@there/plant"
     monkeypatch.setenv("EARWITNESS_PROT", "8010")
     monkeypatch.setenv("EARWITNESS_PORT", "8010")
     assert unknown_variables() == ["EARWITNESS_PROT"]

@@ -2,13 +2,12 @@
 
 import asyncio
 import hashlib
-import random
 import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,47 +15,23 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import event
 
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.systems import Features
-from models.vocabulary import Domain, SectionKey
+from models.vocabulary import Domain
 from service.adaptation import Adaptation
 from service.detection import Detection
-from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable
-from service.targets import Idempotency, Registration, Sample, Standing, TargetStore
+from service.registered import Registered
+from service.targets import Registration, State, TargetStore
+from tests.service.asking import metrics, one, register, score, target_clips
 from tests.service.bundles import FAN_0, FAN_1, PUMP, make_bundle, sound, wav
 from tests.service.servers import PATIENCE_S, Server
 
 FAR = 1e9
-
-
-def target_clips(key: SectionKey, first: int, count: int = 3) -> list[bytes]:
-    return [wav(sound(key, seed, target=True)) for seed in range(first, first + count)]
-
-
-def register(server: Server, key: SectionKey, clips: list[bytes], idempotency_key: str | None = None) -> httpx.Response:
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-    return server.client.post(
-        "/target-samples",
-        data={"machine_type": key.machine_type, "section": key.section},
-        files=[("audio", (f"{n}.wav", clip)) for n, clip in enumerate(clips)],
-        headers=headers,
-    )
-
-
-def score(server: Server, key: SectionKey, audio: bytes) -> httpx.Response:
-    fields = {"machine_type": key.machine_type, "section": key.section, "domain": "target"}
-    return server.client.post("/score", data=fields, files={"audio": ("clip.wav", audio)})
-
-
-def one(server: Server, key: SectionKey, method: str = "GET") -> dict[str, Any]:
-    answer = server.client.request(method, f"/target-samples/{key.machine_type}/{key.section}")
-    assert answer.status_code == 200, answer.text
-    content: dict[str, Any] = answer.json()
-    return content
 
 
 def test_three_clips_adapt_a_section_at_once(server: Server, bundle: Bundle) -> None:
@@ -71,8 +46,9 @@ def test_three_clips_adapt_a_section_at_once(server: Server, bundle: Bundle) -> 
     assert registered["version"] == 1
     assert registered["state"] == "in_force"
     assert registered["calibration_clips"] == 3
-    assert [set(sample) for sample in registered["samples"]] == [{"sha256", "duration_s", "quality"}] * 3
-    assert set(registered["samples"][0]["quality"]) == {"level_dbfs", "clipped_share"}
+    assert [set(sample) for sample in registered["samples"]] == [{"sha256", "duration_s", "quality", "warnings"}] * 3
+    measured = {"level_dbfs", "clipped_share", "silent_share", "similarity", "source_distance"}
+    assert set(registered["samples"][0]["quality"]) == measured
     age_s = (datetime.now(UTC) - datetime.fromisoformat(registered["registered_at"])).total_seconds()
     assert 0.0 <= age_s < 60.0
 
@@ -206,47 +182,6 @@ def test_registrations_outlive_a_restart_and_a_bundle(bundle_folder: Path, tmp_p
         assert one(third, PUMP)["state"] == "in_force"
 
 
-def test_a_registration_killed_at_any_moment_is_the_old_or_the_new(
-    bundle_folder: Path, tmp_path: Path, soak: bool
-) -> None:
-    """SIGKILL while one registration follows another: whole when it comes back, and none that was answered is lost."""
-    database = tmp_path / "targets.db"
-    sets = [target_clips(FAN_1, first) for first in (110, 120)]
-    rng = random.Random(7)
-    confirmed = 0
-    for _ in range(100 if soak else 5):
-        server = Server(bundle_folder, database, tmp_path / "log").start()
-        current = one(server, FAN_1)
-        assert (current["version"] or 0) >= confirmed
-        assert len(current["samples"]) in {0, 3}
-        before, one_more = confirmed, threading.Event()
-
-        def keep_registering(server: Server = server, one_more: threading.Event = one_more) -> None:
-            nonlocal confirmed
-            try:
-                while True:
-                    confirmed = register(server, FAN_1, sets[confirmed % 2]).json()["version"]
-                    one_more.set()
-            except httpx.TransportError:
-                return
-
-        worker = threading.Thread(target=keep_registering)
-        worker.start()
-        assert one_more.wait(PATIENCE_S)
-        time.sleep(rng.uniform(0.0, 0.35))
-        server.kill()
-        worker.join(PATIENCE_S)
-        assert not worker.is_alive()
-        assert confirmed > before
-    with sqlite3.connect(database) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        counts = connection.execute("SELECT count(*) FROM clips GROUP BY registration_id").fetchall()
-        registrations = connection.execute("SELECT count(*) FROM registrations").fetchone()
-    assert set(counts) == {(3,)}
-    assert len(counts) == registrations[0] >= confirmed
-    connection.close()
-
-
 SILENCE = wav(np.zeros(160_000, np.float32))
 
 
@@ -287,7 +222,7 @@ def test_clips_that_cannot_score_hide_nothing_and_can_be_withdrawn(
 
 
 def test_a_database_that_goes_away_takes_only_target_clips_with_it(bundle_folder: Path, tmp_path: Path) -> None:
-    """Deleted while the service runs: nothing is accepted that would be lost, and clips are scored."""
+    """Deleted while the service runs: nothing is accepted that would be lost; clips are scored by the last known."""
     database = tmp_path / "targets.db"
     source = {"machine_type": "fan", "section": "00", "domain": "source"}
     with Server(bundle_folder, database, tmp_path / "log") as server:
@@ -295,13 +230,20 @@ def test_a_database_that_goes_away_takes_only_target_clips_with_it(bundle_folder
         assert register(server, FAN_0, clips).status_code == 201
         for path in tmp_path.glob("targets.db*"):
             path.unlink()
-        for refused in (register(server, FAN_0, clips), score(server, FAN_0, clips[0]), server.client.get("/sections")):
-            assert refused.status_code == 503
-            assert refused.json()["type"].endswith(":target-clips-unavailable")
-            assert "targets.db" in refused.json()["detail"]
-            assert int(refused.headers["Retry-After"]) > 0
-        answer = server.client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])})
-        assert answer.status_code == 200
+        refused = register(server, FAN_0, clips)
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith(":target-clips-unavailable")
+        assert "targets.db" in refused.json()["detail"]
+        assert int(refused.headers["Retry-After"]) > 0
+        until = time.monotonic() + PATIENCE_S
+        while score(server, FAN_0, clips[0]).json()["target_state"] == "current":
+            assert time.monotonic() < until
+        scored = score(server, FAN_0, clips[0]).json()
+        assert (scored["target_version"], scored["target_state"]) == (1, "stale")
+        assert server.client.get("/sections").json()["sections"][0]["target_state"] == "stale"
+        assert 'earwitness_target_state{domain="target",machine_type="fan",section="00"} 0.0' in metrics(server)
+        answer = server.client.post("/score", data=source, files={"audio": ("clip.wav", clips[0])}).json()
+        assert (answer["target_version"], answer["target_state"]) == (None, None)
         assert "Traceback" not in server.log.read_text()
 
 
@@ -321,23 +263,27 @@ async def adapting(bundle: Bundle, store: TargetStore) -> AsyncIterator[tuple[De
     detection.batcher.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
-            yield detection, Adaptation(detection, store)
+            with closing(await Registered(store).open()) as registered:
+                adaptation = Adaptation(detection, registered)
+                following = asyncio.create_task(registered.follow(lambda: adaptation.warm(FAR)))
+                yield detection, adaptation
+                following.cancel()
     finally:
         await detection.close(PATIENCE_S)
 
 
-def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bundle, url: str, tmp_path: Path) -> None:
+def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bundle, tmp_path: Path) -> None:
     """However many: clips are scored in both domains meanwhile, and what waited is registered in the end."""
     clips, writers = target_clips(FAN_0, 150), 34  # more than the most threads that asyncio keeps
     waiting = threading.Event()
 
     class Store(TargetStore):
-        def register(self, *arguments: Any, **options: Any) -> Registration:
+        def register(self, *arguments: Any, **options: Any) -> tuple[Registration, State]:
             waiting.set()
             return super().register(*arguments, **options)
 
     async def scenario() -> None:
-        with Store(url, busy_timeout_s=PATIENCE_S) as store:
+        with Store(f"sqlite:///{tmp_path / 'targets.db'}", PATIENCE_S) as store:
             async with adapting(bundle, store) as (detection, adaptation):
                 await adaptation.register(FAN_0, clips, idempotency_key=None, deadline=FAR)
                 waiting.clear()
@@ -349,8 +295,8 @@ def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bun
                 ]
                 while not waiting.is_set():
                     await asyncio.sleep(0.01)
-                target, version = await adaptation.scoring_target(FAN_0, FAR)
-                assert version == 1
+                target, version, state = await adaptation.scoring_target(FAN_0, FAR)
+                assert (version, state) == (1, "current")
                 for domain, model in ((Domain.SOURCE, None), (Domain.TARGET, target)):
                     await detection.score(clips[0], FAN_0, domain, target=model, deadline=FAR)
                 assert not any(one.done() for one in registering)
@@ -362,8 +308,8 @@ def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bun
     asyncio.run(scenario())
 
 
-def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str) -> None:
-    """As many statements for three sections as for none, while the thread of the clips has long to do."""
+def test_sections_are_told_without_the_database_and_wait_for_no_clip(bundle: Bundle, url: str) -> None:
+    """Not a statement, while the thread of the clips has long to do."""
     statements: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -376,7 +322,7 @@ def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str
             async with adapting(bundle, store) as (detection, adaptation):
                 for key in (FAN_0, FAN_1, PUMP):
                     await adaptation.register(key, target_clips(key, 160), idempotency_key=None, deadline=FAR)
-                event.listen(store._engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+                event.listen(store._database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
                 busy = asyncio.create_task(detection.in_thread(keep_the_thread))
                 while not begun.is_set():
                     await asyncio.sleep(0.001)
@@ -384,121 +330,100 @@ def test_sections_are_read_at_once_and_wait_for_no_clip(bundle: Bundle, url: str
                 assert not busy.done()
                 go_on.set()
         assert [(one.key, one.version) for one in targets] == [(FAN_0, 1), (FAN_1, 1), (PUMP, 1)]
-        assert len([one for one in statements if one.startswith("SELECT")]) == 2
+        assert statements == []
 
     asyncio.run(scenario())
 
 
-def rows(*contents: bytes) -> list[tuple[Sample, bytes]]:
-    return [(Sample(hashlib.sha256(content).hexdigest(), 10.0, -20.0, 0.0), content) for content in contents]
+def test_clips_that_do_not_stand_for_the_condition_are_warned_about(server: Server) -> None:
+    """One of a fault, one clipped and one with a gap; all are registered, and told with what they measure."""
+    whole = [sound(PUMP, seed, target=True) for seed in (300, 301)]
+    fault = sound(PUMP, 302, target=True, fault=True)
+    loud, gap = np.clip(6.0 * sound(PUMP, 303, target=True), -1.0, 1.0), sound(PUMP, 304, target=True)
+    gap[:32_000] = 0.0
+
+    def registered(*others: NDArray[np.float32]) -> list[dict[str, Any]]:
+        answer = register(server, PUMP, [wav(clip) for clip in (*whole, *others)])
+        assert answer.status_code == 201, answer.text
+        samples: list[dict[str, Any]] = answer.json()["samples"]
+        return samples
+
+    def codes(sample: dict[str, Any]) -> set[str]:
+        return {warning["code"] for warning in sample["warnings"]}
+
+    good = registered(sound(PUMP, 305, target=True))
+    assert [codes(sample) for sample in good] == [set()] * 3
+    assert all(sample["quality"]["similarity"] > 1 / 3 for sample in good)
+    assert all(sample["quality"]["source_distance"] > 5.0 for sample in good)
+    assert all(sample["quality"]["silent_share"] == 0.0 for sample in good)
+
+    with_fault = registered(fault)
+    assert [codes(sample) for sample in with_fault] == [set(), set(), {"unlike_the_others"}]
+    assert with_fault[2]["quality"]["similarity"] < 1 / 3
+    assert "Listen to it" in with_fault[2]["warnings"][0]["detail"]
+    assert "clipped" in codes(registered(loud)[2])
+    with_gap = registered(gap)[2]
+    assert "partly_silent" in codes(with_gap)
+    assert with_gap["quality"]["silent_share"] == pytest.approx(0.2)
+    assert one(server, PUMP)["samples"][2] == with_gap
+    one(server, PUMP, "DELETE")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'targets.db'}"
+def test_a_preview_registers_nothing(server: Server) -> None:
+    """It says what the registration says that follows it, and refuses what that would refuse."""
+    clips = target_clips(FAN_1, 320)
+    before = one(server, FAN_1)
+    previewed = register(server, FAN_1, clips, preview=True)
+    assert previewed.status_code == 200, previewed.text
+    preview = previewed.json()
+    assert (preview["state"], preview["version"], preview["registered_at"]) == ("preview", None, None)
+    assert {**one(server, FAN_1), "request_id": ""} == {**before, "request_id": ""}
+    registered = register(server, FAN_1, clips).json()
+    for name in ("threshold", "threshold_rule", "calibration_clips", "samples"):
+        assert preview[name] == registered[name]
+    assert register(server, FAN_1, clips[:2], preview=True).status_code == 422
+    for query in ("preview=perhaps", "preview=true&preview=true", "dry=true"):
+        assert server.client.post(f"/target-samples?{query}").status_code == 400
+    one(server, FAN_1, "DELETE")
 
 
-def test_the_store_keeps_what_it_was_given(url: str) -> None:
-    """The very bytes and facts, after it was closed and opened again."""
-    with TargetStore(url) as store:
-        registration = store.register(FAN_0, rows(b"one", b"two", b"three"))
-    with TargetStore(url) as store:
-        assert store.in_force(FAN_0) == registration
-        assert store.audio(registration) == [b"one", b"two", b"three"]
-        assert store.in_force(FAN_1) is None
-        assert store.all_in_force() == [registration]
-        assert store.withdraw(FAN_0)
-        assert not store.withdraw(FAN_0)
-        assert store.all_in_force() == []
-        assert store.register(FAN_0, rows(b"four")).version == 2
+def test_an_earlier_version_comes_back_as_a_new_one(server: Server) -> None:
+    """Its scores are those it gave before; a repeat under one key is one restore; what is no version is 404."""
+    path, audio = "/target-samples/fan/01", wav(sound(FAN_1, 37, target=True))
 
+    def restore(body: Any, key: str | None = None) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return server.client.post(f"{path}/restore", json=body, headers=headers)
 
-def test_the_store_gives_each_of_many_writers_a_version(url: str) -> None:
-    """From several threads at once, none lost and none twice."""
-    with TargetStore(url) as store, ThreadPoolExecutor(8) as pool:
-        written = list(pool.map(lambda n: store.register(FAN_0, rows(bytes([n]))).version, range(24)))
-        assert sorted(written) == list(range(1, 25))
-        latest = store.in_force(FAN_0)
-        assert latest is not None
-        assert latest.version == 24
+    first = register(server, FAN_1, target_clips(FAN_1, 330)).json()
+    before = score(server, FAN_1, audio).json()
+    second = register(server, FAN_1, target_clips(FAN_1, 340)).json()
+    assert score(server, FAN_1, audio).json()["anomaly_score"] != pytest.approx(before["anomaly_score"], rel=1e-4)
+    restored = restore({"version": first["version"]}, "back-1")
+    assert restored.status_code == 201, restored.text
+    answer = restored.json()
+    assert (answer["version"], answer["restored_from"]) == (second["version"] + 1, first["version"])
+    assert (answer["samples"], answer["threshold"]) == (first["samples"], first["threshold"])
+    after = score(server, FAN_1, audio).json()
+    assert after["target_version"] == answer["version"]
+    assert after["anomaly_score"] == pytest.approx(before["anomaly_score"], rel=1e-6)
+    assert restore({"version": first["version"]}, "back-1").json()["version"] == answer["version"]
+    assert restore({"version": second["version"]}, "back-1").status_code == 409
 
+    one(server, FAN_1, "DELETE")
+    listed = server.client.get(f"{path}/versions").json()["versions"]
+    versions = [each["version"] for each in listed]
+    assert versions == list(range(answer["version"], 0, -1))
+    assert {each["state"] for each in listed} == {"withdrawn"}
+    assert listed[0]["restored_from"] == first["version"]
+    assert [sample["sha256"] for sample in listed[0]["samples"]] == [sample["sha256"] for sample in first["samples"]]
 
-def test_the_store_knows_its_idempotency_keys(url: str) -> None:
-    """Across a restart too."""
-    with TargetStore(url) as store:
-        first = store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a"))
-    with TargetStore(url) as store:
-        assert store.replayed(Idempotency("other", "a")) is None
-        assert store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a")) == first
-        assert store.replayed(Idempotency("key", "a")) == first
-        with pytest.raises(IdempotencyConflict, match="'key'"):
-            store.register(FAN_1, rows(b"one"), idempotency=Idempotency("key", "b"))
-        assert store.in_force(FAN_1) is None
-
-
-def test_the_store_knows_what_became_of_a_registration(url: str) -> None:
-    """In force, superseded, withdrawn; another section does not matter."""
-    with TargetStore(url) as store:
-
-        def standing() -> Standing:
-            registration = store.replayed(Idempotency("key", "a"))
-            assert registration is not None
-            return registration.standing
-
-        assert store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a")).standing is Standing.IN_FORCE
-        store.register(FAN_1, rows(b"other"))
-        assert standing() is Standing.IN_FORCE
-        store.register(FAN_0, rows(b"two"))
-        assert standing() is Standing.SUPERSEDED
-        store.withdraw(FAN_0)
-        assert standing() is Standing.WITHDRAWN
-        assert [one.key for one in store.all_in_force()] == [FAN_1]
-
-
-def test_a_damaged_clip_is_not_used(url: str, tmp_path: Path) -> None:
-    """Its digest is checked when it is read."""
-    with TargetStore(url) as store:
-        registration = store.register(FAN_0, rows(b"one", b"two"))
-        with sqlite3.connect(tmp_path / "targets.db") as connection:
-            connection.execute("UPDATE clips SET audio = x'74766f' WHERE position = 2")
-        connection.close()
-        with pytest.raises(TargetClipsUnusable, match="clip 2 of fan 00, version 1, is damaged"):
-            store.audio(registration)
-
-
-@pytest.mark.parametrize("statement", ["PRAGMA user_version=2", "CREATE TABLE theirs (id INTEGER)"])
-def test_another_database_is_refused(url: str, tmp_path: Path, statement: str) -> None:
-    """One of a later version, or of another program, is left as it is."""
-    with sqlite3.connect(tmp_path / "targets.db") as connection:
-        connection.execute(statement)
-    connection.close()
-    with pytest.raises(StoreError, match="EARWITNESS_DATABASE"):
-        TargetStore(url)
-
-
-def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    """A file that is none, and a folder that is a file."""
-    (tmp_path / "text").write_text("this is no database, but long enough to be read as one" * 50)
-    for path in (tmp_path / "text", tmp_path / "text" / "below"):
-        with pytest.raises(StoreError, match=r"text.*EARWITNESS_DATABASE"):
-            TargetStore(f"sqlite:///{path}")
-
-
-def test_a_database_that_was_replaced_is_not_written(url: str, tmp_path: Path) -> None:
-    """What went into the old file, which nobody will open again, would be lost."""
-    with TargetStore(url) as store:
-        store.register(FAN_0, rows(b"one"))
-        (tmp_path / "targets.db").rename(tmp_path / "old.db")
-        with pytest.raises(StoreError, match=r"targets\.db"):
-            store.register(FAN_0, rows(b"two"))
-        (tmp_path / "targets.db").write_bytes(b"")
-        with pytest.raises(StoreError, match="replaced"):
-            store.in_force(FAN_0)
-
-
-def test_commits_are_durable(url: str) -> None:
-    """Write-ahead log, synced at each commit."""
-    with TargetStore(url) as store, store._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    unknown = restore({"version": 999})
+    assert unknown.status_code == 404
+    assert unknown.json()["type"].endswith(":unknown-target-version")
+    assert unknown.json()["known"] == versions[::-1]
+    for wrong in ({"version": 0}, {"version": "one"}, {"version": 1, "more": 2}, {}, [1]):
+        assert restore(wrong).status_code == 400, wrong
+    assert server.client.post(f"{path}/restore", content=b"{" + b" " * 100_000).status_code == 413
+    assert server.client.post("/target-samples/fan/77/restore", json={"version": 1}).status_code == 404
+    assert server.client.get("/target-samples/fan/77/versions").status_code == 404

@@ -25,6 +25,7 @@ from training.backends import (
     fit_sections,
 )
 from training.features import TrainingClip
+from training.parallel import spread
 from training.recipe import Backend
 from training.recordings import AttributeClass, Recording
 
@@ -333,3 +334,26 @@ def test_centers_of_many_clips_are_sixteen_means() -> None:
         np.testing.assert_allclose(x[nearest == place].mean(axis=0), mean, atol=1e-5)
     (again,) = fit_sections(training, members, seed=SEED, **arguments).values()
     assert_equal(again.members[0].section, references)
+
+
+def test_many_fits_are_spread_over_processes_and_stay_the_same(
+    training: TrainingSet, models: dict[SectionKey, SectionModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process fits is, to the last bit, what this one fits; so the number of cores decides nothing."""
+    asked: list[int | None] = []
+
+    def watched(function: Callable[[Any], Any], tasks: Any, workers: int | None) -> Any:
+        asked.append(workers)
+        return spread(function, tasks, workers)
+
+    monkeypatch.setattr("training.backends.spread", watched)
+    monkeypatch.setattr("training.backends.WORTH_PROCESSES", 1)
+    monkeypatch.setattr("training.parallel.cores", lambda: 2)
+    spread_out = fit(training)
+    assert asked == [None]
+    for key, model in models.items():
+        for found, expected in zip(spread_out[key].members, model.members, strict=True):
+            assert_equal(found.section, expected.section)
+            assert found.attributes.keys() == expected.attributes.keys()
+            for name, mixture in expected.attributes.items():
+                assert_equal(found.attributes[name], mixture)

@@ -19,7 +19,7 @@ from models.mixtures import fit_mixture
 from models.scoring import score_section
 from models.vocabulary import Domain, SectionKey, Split, ThresholdRule
 from training.backends import CENTERS, MemberCenters, TrainingSet, fit_sections
-from training.calibration import NO_FOLD, calibrate, deal_folds, held_out_scores
+from training.calibration import NO_FOLD, LeftOut, calibrate, deal_folds, held_out_scores
 from training.features import TrainingClip
 from training.recipe import Backend
 from training.recordings import AttributeClass, Recording
@@ -208,8 +208,23 @@ def test_the_bar_moves_by_the_clips(training: TrainingSet, rule: ThresholdRule) 
     assert min(steps) > 0
 
 
-def test_conditions_are_not_for_mixtures(training: TrainingSet) -> None:
-    with pytest.raises(ValueError, match="conditions"):
+def test_conditions_are_scored_by_members_that_have_not_heard_them(training: TrainingSet) -> None:
+    """Each fold by embeddings of its own, and by mixtures of them that leave it out; without such members none is."""
+    folds = np.array([(i // 2) % 5 for i in range(len(CLIPS))])
+    hearings = [(training_set(CLIPS, len(MEMBERS), seed=10 + fold).embeddings, MEMBERS) for fold in range(5)]
+    models = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
+    options: dict[str, Any] = {"temporal_maximum_types": {"valve"}, "seed": SEED, "advance": lambda _: None}
+    found = calibrate(
+        training, models, MEMBERS, rule=ThresholdRule.CONDITIONS, unheard=LeftOut(folds, hearings), **options
+    )
+    calibration = found[FIRST, Domain.SOURCE]
+    rows = training.rows(Domain.SOURCE)[FIRST]
+    expected = [slow_held_out_score(replace(training, embeddings=hearings[folds[row]][0]), row, folds) for row in rows]
+    np.testing.assert_allclose(calibration.scores, np.sort(expected), rtol=1e-6, atol=1e-3)
+    np.testing.assert_array_equal(calibration.folds, folds[rows][np.argsort(expected)])
+    assert calibration.rule is ThresholdRule.CONDITIONS
+    assert len(found[SINGLE, Domain.SOURCE].scores) == 0, "nothing is left where its only clip is left out"
+    with pytest.raises(ValueError, match="have not heard"):
         calibrated(training, ThresholdRule.CONDITIONS)
 
 

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from models.frontend import LogMelSpec
+from models.vocabulary import Domain, SectionKey
+from training.baselines import mobilenetv2
+from training.baselines.folder import write_trained
+from training.baselines.trained import Network, Trained
+from training.scored import SystemName
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,6 +58,33 @@ def test_a_backend_that_keras_does_not_know_is_said_in_a_sentence(tmp_path: Path
     assert result.returncode == 2
     assert "tensorflaw" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_it_is_said_where_a_study_or_a_baseline_needs_keras(tmp_path: Path) -> None:
+    """A classifier of sections opens its networks by Keras; `evaluate` does not otherwise need it."""
+    key, work = SectionKey("fan", "00"), tmp_path / "work"
+    write_trained(
+        work,
+        Trained(
+            kind=SystemName.MOBILENETV2,
+            seed=0,
+            recordings="0" * 64,
+            clips=1,
+            front_end=LogMelSpec(),
+            networks={"fan": Network((key,), mobilenetv2.BUDGET)},
+            thresholds={(key, Domain.SOURCE): None},
+            arrays={},
+        ),
+    )
+    clip = tmp_path / "fan" / "source_test" / "section_00_source_test_normal_0000.wav"
+    clip.parent.mkdir(parents=True)
+    clip.touch()
+    bundle = ROOT / "models" / "bundles" / "demonstration"
+    for words in (("study", tmp_path, "--work", work), ("evaluate", bundle, tmp_path, "--baseline", work)):
+        result = training(*words, KERAS_BACKEND="tensorflaw")
+        assert result.returncode == 2
+        assert "Set KERAS_BACKEND to tensorflow or jax" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("option", [("--seed", -1), ("--seed", 2**32), ("--workers", 0), ("--workers", -2)])

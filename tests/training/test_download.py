@@ -74,9 +74,9 @@ def download(zenodo: Zenodo, out: Path, *options: object, year: int = 2021) -> i
 
 
 def tree(out: Path) -> set[str]:
-    """Relative paths of all files but markers and the lock."""
+    """Relative paths of all files but markers."""
     files = (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    return {name for name in files if not name.endswith((".json", ".lock"))}
+    return {name for name in files if not name.endswith(".json")}
 
 
 def fan(out: Path) -> set[str]:

@@ -196,7 +196,7 @@ def test_a_snapshot_that_waited_is_marked_and_so_is_the_network(
         epoch = arguments[3]
         return np.array([epoch, 1.0, 1.0, 1.0, 5.0, 5.0, epoch == 1])
 
-    monkeypatch.setattr(fit, "_train_epoch", epoch_without_training)
+    monkeypatch.setattr(fit, "train_epoch", epoch_without_training)
     paths = fit_network(small_lesson(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
     snapshots = [load_snapshot(path, NETWORK) for path in paths]
     assert [(snapshot.due, snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [

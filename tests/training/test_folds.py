@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.vocabulary import Condition, Domain, Split
 from training.features import TrainingClip
-from training.folds import clip_folds, condition_folds
+from training.folds import clip_folds, condition_folds, condition_folds_with_copies
 from training.recordings import Recording
 
 
@@ -110,3 +111,13 @@ def test_conditions_that_share_a_recording_stay_together() -> None:
     shared = [clip(3, attribute="slow", recording="ramp"), clip(4, attribute="fast", recording="ramp")]
     folds = condition_folds([*clips, *shared], 2)
     assert folds[0] == folds[1] == folds[3] == folds[4] != folds[2]
+
+
+def test_a_copy_at_another_speed_is_left_out_with_its_clip() -> None:
+    """Also where a single recording is dealt as its parts: a copy on the other side would have told the clip."""
+    for recording in ("", "one-visit"):
+        own = [clip(i, recording=recording) for i in range(12)]
+        clips = [replace(one, speed=speed) for one in own for speed in (1.0, 0.8, 1.25)]
+        folds = condition_folds_with_copies(clips, 4).reshape(12, 3)
+        np.testing.assert_array_equal(folds, np.repeat(condition_folds(own, 4)[:, None], 3, axis=1))
+        assert len(set(folds[:, 0].tolist())) == 5

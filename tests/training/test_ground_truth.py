@@ -61,6 +61,13 @@ def test_the_ground_truth_of_another_set_is_refused(tmp_path: Path) -> None:
         label_recordings([recording(0, None, section="05")], read_ground_truth(write(tmp_path)))
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """As an old spreadsheet writes umlauts: a sentence, and no traceback."""
+    (tmp_path / NAME).write_bytes("L\u00fcfter.wav,0\n".encode("latin-1"))
+    with pytest.raises(DataError, match=rf"{NAME} is no CSV file in UTF-8 .*Export it again"):
+        read_ground_truth(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

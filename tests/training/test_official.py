@@ -119,6 +119,16 @@ def test_without_a_threshold_there_are_no_decisions(tmp_path: Path) -> None:
     assert (tmp_path / "result.csv").exists()
 
 
+def test_files_of_an_earlier_evaluation_decide_nothing(folder: Path) -> None:
+    """The same folder, a bundle without thresholds, then names without labels: no decision and no result is stale."""
+    write_csvs(evaluate([system(threshold=None)], ALL, advance=ignore), folder)
+    assert not list(folder.glob("decision_result_*"))
+    with (folder / "result.csv").open(newline="") as file:
+        assert list(csv.reader(file))[2][4:] == ["", "", ""]
+    write_csvs(evaluate([system()], [replace(one, condition=None) for one in ALL], advance=ignore), folder)
+    assert not (folder / "result.csv").exists()
+
+
 def test_without_labels_there_is_no_result(tmp_path: Path) -> None:
     """An evaluation set before its ground truth is out."""
     write_csvs(evaluate([system()], [replace(one, condition=None) for one in ALL], advance=ignore), tmp_path)

@@ -17,6 +17,7 @@ from models.explanation import ChangeKind
 from models.systems import Features
 from models.vocabulary import Domain, SectionKey, Split, SubSystem, ThresholdRule, WarningCode
 from tests.service.servers import Server
+from tests.studies import target_clips
 from training.extend import extend
 from training.metrics import auc
 from training.pipeline import Run, train
@@ -129,6 +130,27 @@ def test_registered_clips_are_what_target_clips_are_compared_with(
     assert target.calibration.rule is ThresholdRule.CONDITIONS
     (warning,) = [one for one in own[0].warnings if one.code is WarningCode.FEW_CALIBRATION_CLIPS]
     assert warning.detail.startswith("3 clips of the target domain")
+    assert "register about 20" in warning.detail
+
+
+def test_the_study_of_target_clips_judges_real_and_made_domains(
+    detector: Detector, recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line before and one after where there are target clips; else, of a made microphone, by rule and number."""
+    monkeypatch.setattr(target_clips, "NUMBERS", (3, 4))
+    monkeypatch.setattr(target_clips, "LEAST_SOURCE_CLIPS", 4)
+    given = [one for one in recordings if one.key == PUMP or (one.key == OTHER and one.domain is Domain.SOURCE)]
+    lines = list(target_clips.study(detector, given, tmp_path, draws=2))
+    assert [line[:3] for line in lines] == [
+        ("pump 00", "-", "before"),
+        ("pump 00", "3", "registered"),
+        ("pump 01", "-", "before"),
+        ("pump 01", "3", "registered"),
+        ("pump 01", "4", "ranks"),
+        ("pump 01", "4", "registered"),
+    ]
+    assert len(list((tmp_path / "test").iterdir())) == 10
+    assert all("(" in cell for cell in lines[-1][3:]), "a range over the draws"
 
 
 def test_a_false_alarm_rate_moves_the_threshold_without_training(folder: Path, recordings: list[Recording]) -> None:

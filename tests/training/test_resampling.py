@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.metrics import auc, partial_auc
-from training.resampling import RESAMPLES, Draws, exact_interval, interval, rate_interval, resampled_areas
+from training.resampling import (
+    RESAMPLES,
+    Draws,
+    exact_interval,
+    interval,
+    rate_interval,
+    resampled_areas,
+    score_interval,
+)
 
 few_scores = st.lists(st.integers(0, 6), min_size=1, max_size=30).map(lambda values: np.array(values, np.float64))
 
@@ -89,6 +97,40 @@ def test_exact_interval(count: int, total: int) -> None:
     """Clopper and Pearson, as SciPy's binomial test has it."""
     expected = scipy.stats.binomtest(count, total).proportion_ci(0.95, method="exact")
     assert exact_interval(count, total) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("area", "normal", "anomalous"), [(0.5, 25, 25), (0.92, 8, 20), (1.0, 4, 13), (0.0, 30, 45)])
+def test_a_score_interval_ends_where_chance_does(area: float, normal: int, anomalous: int) -> None:
+    """1.96 standard errors of each end away; of what it was turned round to it is the mirror image."""
+    low, high = score_interval(area, normal, anomalous)
+    assert low <= area <= high
+    half = (normal + anomalous) / 2 - 1
+    for end in {low, high} - {0.0, 1.0}:
+        variance = end * (1 - end) * (1 + half * ((1 - end) / (2 - end) + end / (1 + end))) / (normal * anomalous)
+        assert abs(area - end) == pytest.approx(1.959964 * variance**0.5, rel=1e-5)
+    assert score_interval(1.0 - area, normal, anomalous) == pytest.approx((1.0 - high, 1.0 - low))
+
+
+def test_without_an_error_there_is_no_certainty() -> None:
+    """Two normal recordings below two faulty ones say next to nothing, thirty below forty-five much."""
+    assert score_interval(1.0, 2, 2)[0] < 0.5
+    assert 0.5 < score_interval(1.0, 4, 13)[0] < 0.8 < score_interval(1.0, 30, 45)[0] < 1.0
+
+
+def test_intervals_of_areas_hold_what_they_promise() -> None:
+    """An AUC of .985 from four normal clips and thirteen faulty ones: mostly they part, and draws are all alike."""
+    random = np.random.default_rng(0)
+    truth = scipy.stats.norm.cdf(3.07 / 2**0.5)
+    names = [str(number) for number in range(13)]
+    weights = draws_of(*names[:4]).weights(names[:4])[:200], draws_of(*names, name="faults").weights(names)[:200]
+    held = np.zeros(2)
+    for _ in range(200):
+        normal, anomalous = random.normal(0, 1, 4), random.normal(3.07, 1, 13)
+        drawn = interval(resampled_areas(normal, anomalous, *weights)[0])
+        scored = score_interval(auc(normal, anomalous) or 0.0, 4, 13)
+        held += [drawn[0] <= truth <= drawn[1], min(drawn[0], scored[0]) <= truth <= max(drawn[1], scored[1])]
+    assert held[0] <= 0.5 * 200
+    assert held[1] >= 0.93 * 200
 
 
 def test_the_rate_of_independent_clips_has_the_exact_interval() -> None:

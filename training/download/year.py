@@ -1,15 +1,15 @@
 """A year of the challenge: what there is to do for it, and doing it, several archives at once."""
 
 import asyncio
-import fcntl
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import DataError, DownloadError, EarwitnessError, ServerUnreachable
+from models.folders import locked
 from training.download.catalogue import API, RECORDS, Part, numbers_of
 from training.download.places import ARCHIVES, Place, as_size
 from training.download.records import Archive, Record, parse_record, select
@@ -191,16 +191,16 @@ def carry_out(plan: Plan, *, advance: Advance) -> None:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold a lock on the folder, which the kernel lets go when this process ends, however it does.
+    """Hold the folder of archives. The kernel lets go when this process ends, however it does.
 
     Raises
     ------
     DataError : where another process holds it.
     """
     (out / ARCHIVES).mkdir(parents=True, exist_ok=True)
-    with (out / ARCHIVES / ".lock").open("w") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(out / ARCHIVES))
         except BlockingIOError as error:
             raise DataError(f"Another process is downloading into {out}. Wait until it ends, or end it.") from error
         yield

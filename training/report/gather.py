@@ -6,7 +6,9 @@ from importlib.metadata import version
 
 from models.bundle import Bundle
 from models.vocabulary import Domain
+from training.layout import BEST, DASH, FEWER, Mean, mean_cells
 from training.metrics import harmonic_mean
+from training.printed import in_words
 from training.report.contents import ReportData, Table
 from training.report.embeddings import EmbeddingRows
 from training.report.words import per_cent, signed
@@ -50,7 +52,7 @@ def gather(
         mean_auc=totals.mean_auc.value,
         means=tuple(_means(evaluation)),
         comparisons=(*map(_difference, evaluation.differences), *map(_spread, evaluation.spread)),
-        notes=evaluation.notes,
+        notes=(*in_words(evaluation), *evaluation.notes),
         provenance={
             **({"Made": made} if made is not None else {}),
             "Command": command,
@@ -72,7 +74,7 @@ def _means(evaluation: Evaluation) -> Iterator[Table]:
         words=1,
     )
     yield Table(
-        "Harmonic means, per cent: AUC, pAUC",
+        f"Harmonic means, per cent: AUC, pAUC; {BEST} best of its line, {FEWER} over fewer groups than there are",
         ("machine type", "domain", *(system.label for system in systems)),
         tuple(_mean_lines(systems)),
         words=2,
@@ -88,17 +90,19 @@ def _mean_lines(systems: Sequence[System]) -> Iterator[tuple[str, ...]]:
     for name in (*names, *([None] if len(names) > 1 else [])):
         domains = [domain for domain in Domain if any(_is_of(row, name, domain) for row in there)]
         for domain in (*domains, *([None] if len(domains) > 1 else [])):
-            means = [_mean([row for row in system.rows if _is_of(row, name, domain)]) for system in systems]
-            yield name or "all machine types", domain or "both", *means
+            rows = [[row for row in system.rows if _is_of(row, name, domain)] for system in systems]
+            groups = {row.place for own in rows for row in own if row.auc is not None}
+            cells = mean_cells([_mean(own) for own in rows], len(groups))
+            yield name or "all machine types", domain or "both", *(cell.replace(DASH, "–") for cell in cells)
 
 
 def _is_of(row: Row, machine_type: str | None, domain: Domain | None) -> bool:
     return machine_type in {None, row.machine_type} and domain in {None, row.domain}
 
 
-def _mean(rows: Sequence[Row]) -> str:
-    aucs, paucs = harmonic_mean(row.auc for row in rows), harmonic_mean(row.pauc for row in rows)
-    return f"{per_cent(aucs)}, {per_cent(paucs)}"
+def _mean(rows: Sequence[Row]) -> Mean:
+    aucs = [row.auc for row in rows if row.auc is not None]
+    return Mean(harmonic_mean(aucs), harmonic_mean(row.pauc for row in rows), len(aucs))
 
 
 def _parts(parts: Sequence[Part]) -> Table:

@@ -202,11 +202,7 @@ def test_single_clips_and_clips_of_unknown_condition_have_their_report(tmp_path:
     places = {SOURCE: (1, 0), OTHER: (0, 1)}
     clips = clips_of(tmp_path, places)
     unknown = scored(TARGET, None, -600.0, path=clips[0].recording.path.as_posix(), threshold=None)
-    bare = (
-        replace(tiny().manifest, demonstration=True)
-        if False
-        else tiny().manifest.model_copy(update={"demonstration": True, "training_data": {"clips": 1}})
-    )
+    bare = tiny().manifest.model_copy(update={"demonstration": True, "training_data": {"clips": 1}})
     write_report(report_data({EARWITNESS: [*clips, unknown]}, manifest=bare, means=()), tmp_path / "report")
     page = read(tmp_path / "report")
     assert "This is a demonstration bundle" in page.text

@@ -1,6 +1,8 @@
 """From a bundle's folder and recordings on disk to a report: what evaluation gives is what the page says."""
 
+import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,13 @@ from models.encoder import Device
 from models.vocabulary import Condition, Domain, Split
 from tests.models.tiny import FAN, build_bundle, sound, with_canary
 from tests.training.report.test_page import read
-from tests.training.told import ignore
+from tests.training.told import Told, ignore
 from training.contenders import BundleContender
 from training.evaluate import evaluate
 from training.recordings import Recording
 from training.report.gather import gather
 from training.report.reporter import Reporter
+from training.scored import SystemName
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,25 @@ def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None
         "AUC",
     ]
     assert data.means[1].lines[0][:2] == ("fan", "source")
+
+
+def test_a_baseline_that_wins_is_said_and_marked(bundle: Path, tmp_path: Path) -> None:
+    """Faults that sound as normal clips do: a floor that is told them is ahead, and the reader is told first."""
+    normal = [record(tmp_path, Condition.NORMAL, i) for i in range(2)]
+    faulty = []
+    for one in normal:
+        path = Path(shutil.copy(one.path, one.path.with_name(f"faulty-{one.path.name}")))
+        faulty.append(replace(one, path=path, recording=path.as_posix(), condition=Condition.ANOMALY))
+    floor = Told(lambda one, _: float(one.condition is Condition.ANOMALY), name=SystemName.FLOOR)
+    reporter = Reporter(bundle, tmp_path / "report", ())
+    with closing(BundleContender(bundle, device=Device.CPU, watch=reporter.embeddings)) as contender:
+        evaluation = evaluate([contender, floor], [*normal, *faulty], advance=ignore)
+    data = gather(evaluation, read_bundle(bundle), reporter.embeddings, command="")
+    assert data.means[1].lines[0] == ("fan", "source", "50.0, –", "100.0*, –")
+    won = "floor has a higher AUC than earwitness in 1 of 1 groups: fan 00 source by 50.0"
+    assert data.notes[0].startswith(won)
+    reporter.write(evaluation)
+    assert won in read(tmp_path / "report").text
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_evaluation(bundle: Path, tmp_path: Path) -> None:

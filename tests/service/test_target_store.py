@@ -1,0 +1,326 @@
+"""The stores of target clips: one contract over SQLite and PostgreSQL, and what each has of its own."""
+
+import hashlib
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+import service.databases
+from models.vocabulary import SectionKey
+from service.databases import REVISION, exists
+from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable, UnknownTargetVersion
+from service.tables import metadata
+from service.targets import Idempotency, Sample, Standing, State, TargetStore
+from tests.service.bundles import FAN_0, FAN_1, PUMP
+from tests.service.postgres import Postgres, execute
+from tests.service.servers import REPOSITORY
+
+FIRST_RELEASE = Path(__file__).with_name("first_release.sql")
+
+
+def rows(*contents: bytes) -> list[tuple[Sample, bytes]]:
+    return [(Sample(hashlib.sha256(content).hexdigest(), 10.0, -20.0, 0.0), content) for content in contents]
+
+
+def state(store: TargetStore) -> State:
+    found = store.state()
+    assert found is not None
+    return found
+
+
+def change(url: str, statement: str) -> None:
+    """What another program does to the database."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+            connection.execute(statement)
+    else:
+        execute(url, statement)
+
+
+def test_it_keeps_what_it_was_given(url: str) -> None:
+    """The very bytes and facts, after it was closed and opened again."""
+    every_byte = bytes(range(256))
+    with TargetStore(url) as store:
+        registration, _ = store.register(FAN_0, rows(b"one", b"two", every_byte))
+    with TargetStore(url) as store:
+        assert state(store).in_force == (registration,)
+        assert store.audio(registration) == [b"one", b"two", every_byte]
+        assert store.withdraw(FAN_0)[0]
+        assert not store.withdraw(FAN_0)[0]
+        assert state(store).in_force == ()
+        assert store.register(FAN_0, rows(b"four"))[0].version == 2
+
+
+def test_every_change_is_counted_and_returns_the_state_after_it(url: str) -> None:
+    """So that an instance knows at once what it did, and by one number whether another did something."""
+    with TargetStore(url) as ours, TargetStore(url) as theirs:
+        first, after_first = ours.register(PUMP, rows(b"one"))
+        second, after_second = theirs.register(FAN_1, rows(b"two"))
+        assert (after_first.changes, after_second.changes) == (1, 2)
+        assert after_second.in_force == (second, first)
+        assert state(ours) == after_second
+        assert ours.state(unless=2) is None
+        assert ours.state(unless=1) == after_second
+        assert theirs.withdraw(PUMP) == (True, State(3, (second,)))
+
+
+def test_it_gives_each_of_many_writers_a_version(url: str) -> None:
+    """From several threads of two instances at once, none lost and none twice."""
+    with TargetStore(url) as ours, TargetStore(url) as theirs, ThreadPoolExecutor(8) as pool:
+        stores = [ours, theirs] * 12
+        written = pool.map(lambda n: stores[n].register(FAN_0, rows(bytes([n])))[0].version, range(24))
+        assert sorted(written) == list(range(1, 25))
+        assert [one.version for one in state(ours).in_force] == [24]
+        assert state(theirs).changes == 24
+
+
+def test_a_reader_sees_one_moment(url: str) -> None:
+    """A registration is whole in every state that is read while others replace it."""
+    with TargetStore(url) as ours, TargetStore(url) as theirs, ThreadPoolExecutor(1) as pool:
+        ours.register(FAN_0, rows(b"1", b"2", b"3"))
+        writing = pool.submit(lambda: [theirs.register(FAN_0, rows(bytes([n]), b"2", b"3")) for n in range(40)])
+        seen = set()
+        while not writing.done():
+            (one,) = state(ours).in_force
+            assert len(one.samples) == 3
+            assert one.standing is Standing.IN_FORCE
+            seen.add(one.version)
+        writing.result()
+        assert len(seen) > 1
+
+
+def test_it_knows_its_idempotency_keys(url: str) -> None:
+    """Across a restart too, of registrations and of what was restored."""
+    with TargetStore(url) as store:
+        first, _ = store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a"))
+    with TargetStore(url) as store:
+        assert store.replayed(Idempotency("other", "a")) is None
+        assert store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a"))[0] == first
+        assert store.replayed(Idempotency("key", "a")) == first
+        with pytest.raises(IdempotencyConflict, match="'key'"):
+            store.register(FAN_1, rows(b"one"), idempotency=Idempotency("key", "b"))
+        assert state(store).in_force == (first,)
+        restored, _ = store.restore(FAN_0, 1, idempotency=Idempotency("again", "c"))
+        assert store.restore(FAN_0, 1, idempotency=Idempotency("again", "c"))[0] == restored
+
+
+def test_it_knows_what_became_of_a_registration(url: str) -> None:
+    """In force, superseded, withdrawn; another section does not matter."""
+    with TargetStore(url) as store:
+
+        def standing() -> Standing:
+            registration = store.replayed(Idempotency("key", "a"))
+            assert registration is not None
+            return registration.standing
+
+        first, _ = store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a"))
+        assert first.standing is Standing.IN_FORCE
+        store.register(FAN_1, rows(b"other"))
+        assert standing() is Standing.IN_FORCE
+        store.register(FAN_0, rows(b"two"))
+        assert standing() is Standing.SUPERSEDED
+        store.withdraw(FAN_0)
+        assert standing() is Standing.WITHDRAWN
+        assert [one.key for one in state(store).in_force] == [FAN_1]
+
+
+def test_an_earlier_version_is_restored_as_a_new_one(url: str) -> None:
+    """With the old clips, and a note of where they came from; what there was stays listed, the newest first."""
+    with TargetStore(url) as store:
+        store.register(FAN_0, rows(b"one", b"two"))
+        store.register(FAN_0, rows(b"three"))
+        restored, after = store.restore(FAN_0, 1)
+        assert (restored.version, restored.restored_from, restored.standing) == (3, 1, Standing.IN_FORCE)
+        assert after.in_force == (restored,)
+        assert store.audio(restored) == [b"one", b"two"]
+        versions = store.versions(FAN_0)
+        assert [(one.version, one.restored_from, one.standing) for one in versions] == [
+            (3, 1, Standing.IN_FORCE),
+            (2, None, Standing.SUPERSEDED),
+            (1, None, Standing.SUPERSEDED),
+        ]
+        assert versions[0].samples == versions[2].samples == store.version(FAN_0, 1).samples
+        for key, version in ((FAN_0, 4), (FAN_0, 0), (FAN_1, 1)):
+            with pytest.raises(UnknownTargetVersion, match=f"no registration of version {version}"):
+                store.restore(key, version)
+        assert state(store) == after
+
+
+def test_a_damaged_clip_is_not_used(url: str) -> None:
+    """Its digest is checked when it is read."""
+    with TargetStore(url) as store:
+        registration, _ = store.register(FAN_0, rows(b"one", b"two"))
+        change(url, f"UPDATE clips SET audio = {'x' if url.startswith('sqlite') else ''}'74766f' WHERE position = 2")
+        with pytest.raises(TargetClipsUnusable, match="clip 2 of fan 00, version 1, is damaged"):
+            store.audio(registration)
+
+
+def test_a_database_of_another_program_or_of_a_later_release_is_left_alone(url: str) -> None:
+    """And named, with what to do."""
+    change(url, "CREATE TABLE theirs (id INTEGER)")
+    with pytest.raises(StoreError, match=r"revision unknown.*EARWITNESS_DATABASE"):
+        TargetStore(url)
+    change(url, "DROP TABLE theirs")
+    TargetStore(url).close()
+    change(url, "UPDATE alembic_version SET version_num = '9'")
+    with pytest.raises(StoreError, match=rf"revision 9; this service knows those up to {REVISION}"):
+        TargetStore(url)
+
+
+def test_instances_that_start_at_once_make_one_schema(url: str) -> None:
+    """Neither fails because the other was faster."""
+
+    def opened_and_written(n: int) -> int:
+        with TargetStore(url) as store:
+            return store.register(FAN_0, rows(bytes([n])))[0].version
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(opened_and_written, range(4))) == [1, 2, 3, 4]
+
+
+def test_the_migrations_make_the_tables_that_are_used(url: str) -> None:
+    """No column more or less; their newest revision is the one that needs no migration."""
+    with TargetStore(url) as store, store._database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == REVISION
+    folder = Path(service.databases.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_heads() == [REVISION]
+
+
+def test_a_database_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
+    """With all that it holds; the first release, which would not count its changes, is kept out of it then."""
+    file = tmp_path / "targets.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(FIRST_RELEASE.read_text())
+    for _ in range(2):
+        with TargetStore(f"sqlite:///{file}") as store:
+            fan, pump = SectionKey("fan", "00"), SectionKey("pump", "00")
+            (current,) = state(store).in_force
+            assert (current.key, current.version, current.registered_at.isoformat()[:10]) == (fan, 2, "2026-11-24")
+            versions = [*store.versions(fan), *store.versions(pump)]
+            assert [(one.version, one.standing.value) for one in versions] == [
+                (2, "in_force"),
+                (1, "superseded"),
+                (1, "withdrawn"),
+            ]
+            audio = [store.audio(one) for one in versions]
+            assert audio == [[b"four", b"five", b"six"], [b"one", b"two", b"three"], [b"seven", b"eight", b"nine"]]
+            assert versions[0].samples[0].level_dbfs == -20.5
+            assert store.replayed(Idempotency("monday", "a" * 64)) == versions[1]
+    with TargetStore(f"sqlite:///{file}") as store:
+        assert store.register(pump, rows(b"ten"))[0].version == 2
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_migration_that_is_interrupted_leaves_the_old_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one transaction: the next start begins it again."""
+    file = tmp_path / "targets.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(FIRST_RELEASE.read_text())
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("alembic.operations.Operations.add_column", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            TargetStore(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == {"registrations", "clips", "in_force", "idempotency_keys"}
+    with TargetStore(f"sqlite:///{file}") as store:
+        assert len(state(store).in_force) == 1
+
+
+def test_a_start_without_migration_does_not_import_alembic(url: str) -> None:
+    """It would make every start slower for nothing."""
+    TargetStore(url).close()
+    code = (
+        "import sys; from service.targets import TargetStore; TargetStore(sys.argv[1]); print('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, url], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("version", [1, 7])
+def test_a_marked_file_without_our_tables_is_refused(tmp_path: Path, version: int) -> None:
+    """user_version says that it is some program's."""
+    change(f"sqlite:///{tmp_path / 'targets.db'}", f"PRAGMA user_version={version}")
+    with pytest.raises(StoreError, match="EARWITNESS_DATABASE"):
+        TargetStore(f"sqlite:///{tmp_path / 'targets.db'}")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """One that is no database, and a folder that is a file."""
+    (tmp_path / "text").write_text("this is no database, but long enough to be read as one" * 50)
+    for path in (tmp_path / "text", tmp_path / "text" / "below"):
+        with pytest.raises(StoreError, match=r"text.*EARWITNESS_DATABASE"):
+            TargetStore(f"sqlite:///{path}")
+    assert not exists(f"sqlite:///{tmp_path / 'nothing'}")
+
+
+def test_a_file_that_was_replaced_is_not_written(tmp_path: Path) -> None:
+    """What went into the old file, which nobody will open again, would be lost."""
+    with TargetStore(f"sqlite:///{tmp_path / 'targets.db'}") as store:
+        store.register(FAN_0, rows(b"one"))
+        (tmp_path / "targets.db").rename(tmp_path / "old.db")
+        with pytest.raises(StoreError, match=r"targets\.db"):
+            store.register(FAN_0, rows(b"two"))
+        (tmp_path / "targets.db").write_bytes(b"")
+        with pytest.raises(StoreError, match="replaced"):
+            store.state()
+
+
+def test_commits_are_durable(tmp_path: Path) -> None:
+    """Write-ahead log, synced at each commit."""
+    with (
+        TargetStore(f"sqlite:///{tmp_path / 'targets.db'}") as store,
+        store._database.engine.connect() as connection,
+    ):
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
+    """Neither the one in the user's place nor the one among the parameters."""
+    url = f"postgresql+psycopg://me:secret@/plant?host={tmp_path}&password=secret2"
+    with pytest.raises(StoreError, match=r"me:\*\*\*@/plant.*EARWITNESS_DATABASE") as refused:
+        TargetStore(url)
+    assert "secret" not in str(refused.value)
+    assert exists(url)
+
+
+def test_a_writer_does_not_wait_for_another_programs_lock_for_ever(postgres: Postgres) -> None:
+    """It says that the database cannot be used, and can be used again afterwards."""
+    url = postgres.new_database()
+    with TargetStore(url, 0.2) as store, TargetStore(url) as other:
+        with other._database.writing() as connection:
+            connection.exec_driver_sql("UPDATE changes SET number = number")
+            with pytest.raises(StoreError, match="lock timeout"):
+                store.register(FAN_0, rows(b"one"))
+        assert store.register(FAN_0, rows(b"one"))[0].version == 1
+
+
+def test_a_server_that_comes_back_is_used_again(postgres: Postgres) -> None:
+    """Stopped, it is an error with its name; started, the same store goes on with all that was registered."""
+    with TargetStore(postgres.new_database()) as store:
+        before = store.register(FAN_0, rows(b"one"))[1]
+        postgres.stop()
+        try:
+            for use in (store.state, lambda: store.register(FAN_0, rows(b"two"))):
+                with pytest.raises(StoreError, match="cannot be used"):
+                    use()
+        finally:
+            postgres.start()
+        assert state(store) == before
+        assert store.register(FAN_0, rows(b"two"))[0].version == 2
