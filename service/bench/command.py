@@ -47,7 +47,7 @@ def _measure(stack: ExitStack, folder: Path, threads: int, options: argparse.Nam
         for batch in options.batches:
             for contender in (ours, *naive):
                 measured.add(contender.name, batch, contender.ask("run", batch=batch))
-        measured.queued.append(ours.ask("queued"))
+        measured.alone.append(ours.ask("alone"))
         measured.saturated.append(ours.ask("saturated", clips=2 * max(options.batches) + 16))
     for contender in (ours, *naive):
         measured.memory[contender.name] = contender.ask("memory")

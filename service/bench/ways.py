@@ -24,7 +24,7 @@ from models.frontend import LogMelSpec, log_mel
 from models.mixtures import Mixture
 from models.scoring import SectionModel
 from models.systems import Features, joined, split, window_count
-from models.vocabulary import Domain
+from models.vocabulary import Decision, Domain
 from service.bench.workload import key_of
 
 Parts = dict[str, float]
@@ -74,6 +74,15 @@ class Ours:
         with timed(parts, "score"):
             found = self._each(self._assess, list(zip(heard, features, embeddings, strict=True)))
         return np.array([one.anomaly_score for one in found]), parts
+
+    def answer(self, clip: bytes) -> None:
+        """One clip as the service answers it, called directly: one that is anomalous is explained too."""
+        heard = self.detector.decode(clip)
+        features = self.detector.analyse(heard)
+        inputs = self.detector.inputs(features)
+        embeddings = self.detector.encode(inputs, self.key.machine_type) if inputs else {}
+        if self._assess((heard, features, embeddings)).decision is Decision.ANOMALOUS:
+            self.detector.explain(self.key, Domain.SOURCE, heard, features, embeddings)
 
     def close(self) -> None:
         """End the threads."""
