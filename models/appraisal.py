@@ -14,8 +14,8 @@ from models.assessment import Notice, clip_notices
 from models.audio import Clip, silent_share
 from models.vocabulary import WarningCode
 
-LEAST_SIMILARITY: Final = 1.0 / 3.0
-"""A clip three times as far from its nearest as the others are from theirs is unlike them."""
+LEAST_SIMILARITY: Final = 0.45
+"""A clip 2.2 times as far from its nearest as is to be expected is unlike the others: measured, see DECISIONS.md."""
 MOST_SILENCE: Final = 0.1
 """A larger share of silence is no machine's: a dropout, or a recording that begins too soon."""
 _SMALLEST_SPACING: Final = 1e-6
@@ -37,21 +37,29 @@ class Appraisal:
     warnings: tuple[Notice, ...]
 
 
-def similarities(spacings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Of each clip, (clips,) in (0, 1]: 1 where it is as near to another clip as the others are, 1/2 at twice that.
+def similarities(spacings: NDArray[np.floating[Any]], usual_spacing: float) -> NDArray[np.float64]:
+    """Of each clip, (clips,) in (0, 1]: 1 where it is as near to another clip as is to be expected, 1/2 at twice that.
 
-    ``spacings``: (clips,) distances from each clip to the nearest of the others, three at least, in the geometry of the
-    way that scores them: only their ratios count. Compared is the median over the other clips.
+    Expected is the larger of two distances: that of the other clips from their nearest (the median), and that between
+    two source clips. By the first alone, two of three clips that happen to be alike would make the third a stranger; by
+    the second alone, all clips of a condition that varies more would be strangers.
+
+    Parameters
+    ----------
+    spacings : (clips,) distances from each clip to the nearest of the others, three clips at least, in the geometry of
+        the way that scores them.
+    usual_spacing : the mean distance between two source clips of the section, in the same geometry; 0 of one clip.
     """
     own = np.maximum(np.asarray(spacings, np.float64), _SMALLEST_SPACING)
     others = np.array([np.median(np.delete(own, place)) for place in range(len(own))])
-    nearness: NDArray[np.float64] = np.minimum(1.0, others / own)
+    nearness: NDArray[np.float64] = np.minimum(1.0, np.maximum(others, usual_spacing) / own)
     return nearness
 
 
 def appraise(
     clips: Sequence[Clip],
     spacings: NDArray[np.floating[Any]],
+    usual_spacing: float,
     source_distances: Sequence[float | None],
     lowest_level_dbfs: float,
 ) -> tuple[Appraisal, ...]:
@@ -59,7 +67,7 @@ def appraise(
 
     ``lowest_level_dbfs``: of the section's source clips.
     """
-    alike = similarities(spacings).tolist()
+    alike = similarities(spacings, usual_spacing).tolist()
     return tuple(
         _appraisal(clip, similarity, distance, lowest_level_dbfs)
         for clip, similarity, distance in zip(clips, alike, source_distances, strict=True)
@@ -79,8 +87,9 @@ def _appraisal(clip: Clip, similarity: float, source_distance: float | None, low
         warnings.append(
             Notice(
                 WarningCode.UNLIKE_THE_OTHERS,
-                f"The clip lies {1.0 / similarity:.1f} times as far from its nearest as the other clips from theirs. "
-                "Listen to it: if the condition or a fault is only in this one, register the clips again without it.",
+                f"The clip lies {1.0 / similarity:.1f} times as far from its nearest as the other clips from theirs, "
+                "or as the section's source clips from each other. Listen to it: if the condition or a fault is only "
+                "in this one, register the clips again without it.",
             )
         )
     return Appraisal(silence, similarity, source_distance, tuple(warnings))

@@ -27,6 +27,9 @@ N_STATICS: Final = 256
 INPUT_SIZES: Final[Mapping[SubSystem, int]] = MappingProxyType({SubSystem.A: 1192, SubSystem.L: 512})
 """Values that the networks on statistics take of a clip: ms with the dynamics, and lin."""
 
+_ENOUGH_CLIPS: Final = 100
+"""Whose pairs say how far clips usually lie apart."""
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -160,6 +163,14 @@ class CompactSection:
             for kind in self.counted
         }
 
+    def source_pairs(self) -> dict[SubSystem, NDArray[np.float64]]:
+        """x between any two source clips, from each sub-system that counts, (pairs,); of many clips, some hundred."""
+        rows = np.flatnonzero(~self.is_target)
+        if len(rows) < 2:
+            return {}
+        own = self.registered(self.heard.take(rows[:: -(-len(rows) // _ENOUGH_CLIPS)]))
+        return {kind: own.log_distances_of_pairs(kind) for kind in self.counted}
+
     def held_out_log_distances(self) -> dict[SubSystem, NDArray[np.float64]]:
         """x of the training clips, each by the fold that has not heard it, (n,)."""
         x = {kind: np.full(len(self.heard), np.nan) for kind in self.counted}
@@ -223,3 +234,13 @@ class FoldReferences:
         if kind is SubSystem.F:
             return euclidean_distance_to_nearest(own, self.dynamics[fold])
         return cosine_distance_to_nearest(own, self.embeddings[kind][fold])
+
+    def log_distances_of_pairs(self, kind: SubSystem) -> NDArray[np.float64]:
+        """x between any two references, (pairs,): the mean over the folds, which must have the same references."""
+        one, other = np.triu_indices(len(self.dynamics[0]), 1)
+        if kind is SubSystem.F:
+            distances = [np.linalg.norm(own[one] - own[other], axis=1) for own in self.dynamics]
+        else:
+            distances = [1.0 - np.vecdot(own[one], own[other]) for own in self.embeddings[kind]]
+        x: NDArray[np.float64] = log_distance(np.stack(distances)).mean(axis=0)
+        return x

@@ -224,6 +224,7 @@ class Detector:
         return appraise(
             clips,
             self._way.spacings(key, features, embeddings),
+            self._way.usual_spacing(key),
             [deviation(score, source) for score in scores],
             float(self.bundle.calibrations[key, Domain.SOURCE].level_quantiles_dbfs[0]),
         )

@@ -94,6 +94,11 @@ class FusedSystems:
         spacings: NDArray[np.float64] = np.exp(np.mean([x[kind] for kind in section.counted], axis=0))
         return spacings
 
+    def usual_spacing(self, key: SectionKey) -> float:
+        """The mean of the geometric means by which `spacings` goes."""
+        x = self._sections[key].source_pairs()
+        return float(np.exp(np.mean(list(x.values()), axis=0)).mean()) if x else 0.0
+
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target clips that the bundle was trained with."""
         section, calibrated = self._sections[key], self._bundle.calibrations.get((key, Domain.TARGET))

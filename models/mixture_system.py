@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.decision import Calibration
 from models.explanation import Normal
-from models.references import cosine_distances
+from models.references import References, cosine_distances
 from models.scoring import Normality, SectionModel, decision_score, score_section
 from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, WindowScores
 from models.targets import target_normality
@@ -76,6 +76,11 @@ class MixtureSystem:
         spacings: NDArray[np.float64] = np.mean(by_member, axis=0)
         return spacings
 
+    def usual_spacing(self, key: SectionKey) -> float:
+        """Of two clips of length 1 the mean of 1 - cosine is 1 - |mean of the clips|^2, which each member knows."""
+        means = [_mean(member.section) for member in self._sections[key].members]
+        return max(0.0, 1.0 - float(np.mean([mean @ mean for mean in means])))
+
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target mixtures that the bundle was trained with."""
         members = self._sections[key].members
@@ -108,6 +113,15 @@ class MixtureSystem:
             if name != NO_ATTRIBUTE
         }
         return max(likelihood, key=lambda name: likelihood[name]) if likelihood else None
+
+
+def _mean(section: Normality) -> NDArray[np.float64]:
+    """The mean of a section's source clips, (128,): that of a mixture, or of the clips where they are references."""
+    if isinstance(section, References):
+        mean: NDArray[np.float64] = section.points.mean(axis=0, dtype=np.float64)
+    else:
+        mean = np.exp(section.log_weights) @ section.means
+    return mean
 
 
 def _to_nearest_other(x: NDArray[np.float32]) -> NDArray[np.float64]:

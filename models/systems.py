@@ -105,6 +105,9 @@ class Way(Protocol):
     def spacings(self, key: SectionKey, features: Features, embeddings: Embeddings) -> NDArray[np.float64]:
         """The distance from each of a few clips, a window each, to the nearest of the others, (clips,)."""
 
+    def usual_spacing(self, key: SectionKey) -> float:
+        """The mean distance between two source clips of the section, in the geometry of `spacings`; 0 of one clip."""
+
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target domain as the bundle was trained with it; None where it had too few target clips."""
 

@@ -261,7 +261,7 @@ class QualityAnswer(_Schema):
     silent_share: float | None
     """The share of tenths of a second without sound; this and what follows is null where the clips do not score."""
     similarity: float | None
-    """From 0 to 1, which is as near to another of the clips as they are to one another."""
+    """From 0 to 1, which is as near to another of the clips as they are to one another, or as source clips are."""
     source_distance: float | None
     """How far above the section's source clips it scores among them, in their robust standard deviations."""
 

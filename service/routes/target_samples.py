@@ -11,6 +11,7 @@ from service.access import Scope
 from service.adaptation import Target
 from service.audit import note
 from service.requests import (
+    JSON,
     MULTIPART,
     content_type,
     deadline,
@@ -226,10 +227,10 @@ async def versions(
     response_model=TargetSamplesAnswer,
     status_code=status.HTTP_201_CREATED,
     dependencies=[query_of()],
-    responses=problems(400, 404, 409, 413, 429, 503, 504),
+    responses=problems(400, 404, 409, 413, 415, 429, 503, 504),
     openapi_extra={
         "parameters": [_IDEMPOTENCY_KEY],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": RestoreBody.model_json_schema()}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": RestoreBody.model_json_schema()}}},
     },
 )
 async def restore(

@@ -114,6 +114,22 @@ def test_a_new_clip_s_x_is_the_mean_of_the_folds() -> None:
         np.testing.assert_allclose(found[kind], np.mean(by_fold, axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, SubSystem.F])
+def test_pairs_are_of_source_clips_and_the_mean_of_the_folds(kind: SubSystem) -> None:
+    own = section(4)
+    expected = [
+        np.mean([slow_x(own, kind, fold, row, [other]) for fold in range(K)])
+        for row in range(4)
+        for other in range(row + 1, 4)
+    ]
+    np.testing.assert_allclose(own.source_pairs()[kind], expected, rtol=1e-5)
+
+
+def test_a_single_source_clip_makes_no_pair_and_many_are_thinned_out() -> None:
+    assert section(1).source_pairs() == {}
+    assert all(len(x) == 67 * 66 // 2 for x in section(201).source_pairs().values())
+
+
 def test_registered_clips_are_references_in_every_fold() -> None:
     """One that is scored against itself has the smallest distance there is."""
     own, new = section(), heard(3, 10)

@@ -31,6 +31,8 @@ REQUESTS: dict[tuple[str, str], set[Scope | None]] = {
     ("GET", "/target-samples"): {Scope.REGISTER},
     ("GET", "/target-samples/fan/01"): {Scope.REGISTER},
     ("DELETE", "/target-samples/fan/01"): {Scope.REGISTER},
+    ("GET", "/target-samples/fan/01/versions"): {Scope.REGISTER},
+    ("POST", "/target-samples/fan/01/restore"): {Scope.REGISTER},
     ("POST", "/bundle/reload"): {Scope.ADMIN},
     ("POST", "/bundle/rollback"): {Scope.ADMIN},
     ("GET", "/metrics"): {Scope.METRICS},

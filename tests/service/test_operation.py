@@ -283,6 +283,7 @@ def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
     routes = {dict(labels)["route"] for name, labels in samples(server) if name == "earwitness_requests_total"}
     assert routes == {
         *("/score", "/target-samples", "/target-samples/{machine_type}/{section}", "/sections", "/bundle"),
+        *("/target-samples/{machine_type}/{section}/versions", "/target-samples/{machine_type}/{section}/restore"),
         *("/bundle/reload", "/bundle/rollback"),
         *("/livez", "/readyz", "/metrics", "unknown"),
     }

@@ -18,6 +18,7 @@ from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
 from service.app import create_app
+from service.promotion import PromotionFile
 from service.resources import Loaded, Resources
 from service.settings import Settings
 from tests.service.bundles import FAN_0, FAN_1, PUMP, sound, wav
@@ -112,7 +113,8 @@ def test_a_reload_changes_what_answers(settings: Settings, bundles: dict[str, Bu
             assert described["path"] == str(settings.bundles_dir / "no-pump")
             metrics = (await client.get("/metrics")).text
             gone = {line.split("{")[0] for line in metrics.splitlines() if 'machine_type="pump"' in line}
-            assert gone == {"earwitness_target_samples_age_seconds"}  # its registration is there
+            # its registration is there
+            assert gone == {"earwitness_target_samples_age_seconds", "earwitness_target_state"}
             assert f'earwitness_bundle_info{{bundle="{bundles["no-pump"].id}",demonstration="true"}} 1.0' in metrics
             assert metrics.count("earwitness_bundle_info{") == 1
             assert 'earwitness_reloads_total{outcome="promoted"} 1.0' in metrics
@@ -191,19 +193,19 @@ def test_a_body_that_is_none_is_refused(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-class SlowLoading:
-    """Loading that waits until it may go on."""
+class Held:
+    """A method that waits until it may go on."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
         self.begun, self.may_end = threading.Event(), threading.Event()
-        load = Detector.load
+        method = getattr(owner, name)
 
-        def slow(*arguments: Any, **options: Any) -> Detector:
+        def held(*arguments: Any, **options: Any) -> Any:
             self.begun.set()
             assert self.may_end.wait(PATIENCE_S)
-            return load(*arguments, **options)
+            return method(*arguments, **options)
 
-        monkeypatch.setattr(Detector, "load", slow)
+        monkeypatch.setattr(owner, name, held)
 
 
 def test_one_reload_at_a_time(settings: Settings, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +213,7 @@ def test_one_reload_at_a_time(settings: Settings, bundles: dict[str, Bundle], mo
 
     async def scenario() -> None:
         async with running(settings) as (client, resources):
-            loading = SlowLoading(monkeypatch)
+            loading = Held(monkeypatch, Detector, "load")
             first = asyncio.create_task(
                 client.post("/bundle/reload", json={"bundle": "second"}, headers={"X-Request-Timeout-Ms": "50"})
             )
@@ -223,6 +225,30 @@ def test_one_reload_at_a_time(settings: Settings, bundles: dict[str, Bundle], mo
             loading.may_end.set()
             await until(lambda: resources.loaded.bundle_id == bundles["second"].id)
             assert (await score(client)).json()["bundle"] == bundles["second"].id
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("moment", [(Detector, "load"), (PromotionFile, "write")], ids=["unloaded", "warm"])
+def test_what_is_registered_during_a_reload_is_in_force_after_it(
+    settings: Settings, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch, moment: tuple[type, str]
+) -> None:
+    """Before the new bundle has made models of what is registered, and after it."""
+
+    async def scenario() -> None:
+        async with running(settings) as (client, _):
+            await register(client, FAN_1)
+            reloading = Held(monkeypatch, *moment)
+            loading = asyncio.create_task(reload(client, "second"))
+            await until(reloading.begun.is_set)
+            await register(client, FAN_1)
+            await register(client, PUMP)
+            reloading.may_end.set()
+            assert (await loading).status_code == 200
+            for key, version in ((FAN_1, 2), (PUMP, 1)):
+                answer = (await score(client, key, "target")).json()
+                assert (answer["bundle"], answer["target_version"]) == (bundles["second"].id, version)
+                assert answer["target_state"] == "current"
 
     asyncio.run(scenario())
 

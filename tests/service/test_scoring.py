@@ -196,12 +196,13 @@ def test_the_openapi_document_is_ours(server: Server) -> None:
     }
     assert set(operations) == {
         *("score_clip", "register_target_samples", "list_target_samples", "get_target_samples"),
-        *("delete_target_samples", "list_sections", "get_bundle", "livez", "readyz", "metrics"),
+        *("delete_target_samples", "list_target_samples_versions", "restore_target_samples"),
+        *("list_sections", "get_bundle", "reload_bundle", "rollback_bundle", "livez", "readyz", "metrics"),
     }
     assert "HTTPValidationError" not in str(document)
     assert document["components"]["schemas"]["ScoreAnswer"]["examples"]
     assert set(operations["score_clip"]["responses"]) == {
-        *("200", "400", "404", "409", "413", "415", "422", "429", "503", "504")
+        *("200", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503", "504")
     }
 
 
