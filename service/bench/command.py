@@ -1,6 +1,7 @@
 """The command: builds the contenders, lets them take turns, and prints what came out."""
 
 import argparse
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     if options.http is not None:
         from service.bench.http import drive, print_load  # noqa: PLC0415  httpx is a client's
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request would be the client's load
         print_load(drive(options))
         return 0
     with ExitStack() as stack:
