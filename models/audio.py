@@ -88,7 +88,7 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
         raise NotAudio("The clip has 0 bytes. Send a WAV, FLAC or OGG file.")
     _refuse_truncated_ogg(content)
     raw, rate_hz, channels, clipped_share = _read(io.BytesIO(_whole_wav(content)), channel, max_clip_s)
-    if not np.isfinite(raw).all():
+    if not np.isfinite(np.sum(raw, dtype=np.float64)):  # no sum of finite float32 samples reaches float64's infinity
         raise NonFiniteAudio("The clip holds NaN or infinite samples. Check the recorder or the conversion to float.")
     duration_s = len(raw) / rate_hz
     if duration_s < MIN_CLIP_S:
@@ -96,7 +96,7 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
             f"The clip lasts {duration_s:.3f} s; at least {MIN_CLIP_S:g} s are needed, and {CLIP_S:g} s are best."
         )
     waveform = raw if rate_hz == SAMPLE_RATE_HZ else soxr.resample(raw, rate_hz, SAMPLE_RATE_HZ)
-    peak = float(np.abs(waveform).max())
+    peak = _peak(waveform)
     if peak < SILENT_PEAK:
         raise SilentClip(
             f"The clip is silent: its peak is {peak:.1e} of full scale, under {SILENT_PEAK:g}. Check that the "
@@ -107,7 +107,9 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
             f"The clip's peak is {peak:.3g} times full scale: its float samples are not within -1 and 1. Divide them "
             "by the recorder's full scale (32768 where they are 16-bit integers written as floats)."
         )
-    power = float(np.mean(np.square(waveform, dtype=np.float64)))
+    power = float(np.einsum("i,i->", waveform, waveform, dtype=np.float64)) / len(
+        waveform
+    )  # without an array of squares
     return Clip(
         waveform=waveform,
         duration_s=duration_s,
@@ -136,8 +138,10 @@ def _read(file: BinaryIO, channel: int | None, max_clip_s: float) -> tuple[NDArr
                     raise ClipTooLong(
                         f"The clip is longer than {max_clip_s:g} s, the most that is accepted. Send shorter clips."
                     )
-                clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
-                blocks.append(block.mean(axis=1) if channel is None else np.ascontiguousarray(block[:, channel]))
+                if not _peak(block) < FULL_SCALE:
+                    clipped += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
+                taken = 0 if channels == 1 else channel
+                blocks.append(block.mean(axis=1) if taken is None else np.ascontiguousarray(block[:, taken]))
             if sound.format in {"FLAC", "OGG"} and frames < sound.frames < _UNKNOWN_LENGTH:
                 raise UndecodableAudio(_truncated(frames / rate_hz, sound.frames / rate_hz))
     except soundfile.LibsndfileError as error:
@@ -145,6 +149,11 @@ def _read(file: BinaryIO, channel: int | None, max_clip_s: float) -> tuple[NDArr
     if not frames:
         raise ClipTooShort("The clip holds no samples. Check that the recording was not cut off at its start.")
     return np.concatenate(blocks), rate_hz, channels, clipped / (frames * channels)
+
+
+def _peak(samples: NDArray[np.float32]) -> float:
+    """The largest absolute value; NaN where there is one."""
+    return float(np.maximum(samples.max(), -samples.min()))
 
 
 def _check_layout(rate_hz: int, channels: int, channel: int | None) -> None:

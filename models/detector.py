@@ -26,6 +26,7 @@ from models.errors import (
     BundleFormatError,
     CanaryError,
     NoTargetClips,
+    PrecisionUnavailable,
     TargetClipsError,
     UnknownMachineType,
     UnknownSection,
@@ -69,6 +70,7 @@ class Detector:
     Raises
     ------
     BundleFormatError : for a system or a network that cannot be run.
+    BundleError : where this machine does not compute in the precision of the bundle's networks.
     DeviceUnavailable : where the device asked for cannot run it.
     """
 
@@ -95,7 +97,11 @@ class Detector:
         for kind, files in _network_files(bundle).items():
             embedders = [bundle.embedders[file] for file in files]
             try:
-                self._encoders[kind] = Encoder(embedders, shape=_SHAPES[kind], device=device, threads=threads)
+                self._encoders[kind] = Encoder(
+                    embedders, shape=_SHAPES[kind], device=device, threads=threads, precision=manifest.precision
+                )
+            except PrecisionUnavailable as error:
+                raise BundleError(bundle.path_of(FILE_NAME), str(error)) from error
             except InvalidEmbedder as error:
                 path = bundle.path_of(manifest.network_paths[files[error.member]])
                 raise BundleFormatError(

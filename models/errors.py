@@ -24,6 +24,7 @@
     │   └── CanaryError         the loaded bundle does not reproduce its own scores
     ├── SigningKeyError         a key that signs or verifies bundles cannot be read or written
     ├── DeviceUnavailable       the device asked for cannot run the bundle
+    ├── PrecisionUnavailable    this machine does not compute as the bundle's networks need it
     ├── DataError               recordings or a manifest cannot be read as asked
     │   └── NotTrainable        they can, but nothing can be trained on them
     ├── DownloadError           a file of the challenge cannot be fetched, or is not what its record says
@@ -156,6 +157,10 @@ class SigningKeyError(EarwitnessError):
 
 class DeviceUnavailable(EarwitnessError):
     """The device asked for cannot run the bundle."""
+
+
+class PrecisionUnavailable(EarwitnessError):
+    """This machine does not compute in the precision that the networks were calibrated in."""
 
 
 class DataError(EarwitnessError):

@@ -22,6 +22,13 @@ _BLOCK_SAMPLES: Final = 1 << 16
 """Samples that are transformed at a time: 256 kB, and as much again for their spectra."""
 
 
+_GROUP: Final = 16
+"""Mel filters that are multiplied at a time: neighbours hear an eighth of the spectrum together, all of them all."""
+
+_Filters = tuple[slice, slice, NDArray[np.float32]]
+"""Which filters, the bins that they hear, and their weights (bins, filters)."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogMelSpec:
     """What fixes a log-mel spectrogram; stored in each bundle's manifest.
@@ -70,7 +77,8 @@ def mel_filters(
 
 
 @lru_cache(maxsize=4)
-def _constants(spec: LogMelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _constants(spec: LogMelSpec) -> tuple[NDArray[np.float32], tuple[_Filters, ...]]:
+    """The window, and the filters in groups of neighbours with the few bins of the spectrum that each group hears."""
     window = np.hanning(spec.n_fft).astype(np.float32)
     filters = mel_filters(
         spec.n_fft,
@@ -79,11 +87,19 @@ def _constants(spec: LogMelSpec) -> tuple[NDArray[np.float32], NDArray[np.float3
         f_min_hz=spec.f_min_hz,
         f_max_hz=spec.f_max_hz,
     )
-    return window, np.ascontiguousarray(filters.T.astype(np.float32))
+    groups = []
+    for first in range(0, spec.n_mels, _GROUP):
+        group = filters[first : first + _GROUP]
+        heard = np.flatnonzero(group.any(axis=0))
+        bins = slice(int(heard[0]), int(heard[-1]) + 1) if len(heard) else slice(0, 1)
+        groups.append((slice(first, first + len(group)), bins, np.ascontiguousarray(group[:, bins].T, np.float32)))
+    return window, tuple(groups)
 
 
 def _frames(waveform: NDArray[np.float32], spec: LogMelSpec) -> NDArray[np.float32]:
     """Overlapping frames of one waveform, centred, the edges reflected: (1 + samples // hop, n_fft), a view."""
+    if len(waveform) <= spec.n_fft // 2:
+        raise ValueError(f"{len(waveform)} samples are too few: more than {spec.n_fft // 2} are needed.")
     padded = np.pad(waveform, spec.n_fft // 2, mode="reflect")
     return np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
 
@@ -131,8 +147,6 @@ def power_spectrum(waveform: NDArray[np.float32], spec: LogMelSpec | None = None
     ValueError : for fewer samples than half a window, which cannot be reflected.
     """
     spec = spec or LogMelSpec()
-    if len(waveform) <= spec.n_fft // 2:
-        raise ValueError(f"{len(waveform)} samples are too few: more than {spec.n_fft // 2} are needed.")
     window, _ = _constants(spec)
     frames = _frames(waveform, spec)
     power = np.empty((len(frames), spec.n_fft // 2 + 1), np.float32)
@@ -144,10 +158,22 @@ def power_spectrum(waveform: NDArray[np.float32], spec: LogMelSpec | None = None
 def mel_decibels(power: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
     """10 log10(max(floor, mel filters x power)): (frames, 513) of `power_spectrum` -> (frames, 128) float32 dB."""
     spec = spec or LogMelSpec()
-    _, filters = _constants(spec)
-    decibels: NDArray[np.float32] = np.log10(np.maximum(power @ filters, np.float32(spec.floor)))
-    decibels *= np.float32(10.0)
+    decibels = np.empty((len(power), spec.n_mels), np.float32)
+    block = max(
+        1, _BLOCK_SAMPLES // spec.n_fft
+    )  # as `log_mel` has them: a product of other shape may end in another bit
+    for start in range(0, len(power), block):
+        some = slice(start, start + block)
+        _write_decibels(power[some], spec, decibels[some])
     return decibels
+
+
+def _write_decibels(power: NDArray[np.float32], spec: LogMelSpec, out: NDArray[np.float32]) -> None:
+    for mels, bins, filters in _constants(spec)[1]:
+        np.matmul(power[:, bins], filters, out=out[:, mels])
+    np.maximum(out, np.float32(spec.floor), out=out)
+    np.log(out, out=out)  # of float32, numpy's log10 is three times slower
+    out *= np.float32(10.0 / np.log(10.0))
 
 
 def log_mel(waveforms: NDArray[np.float32], spec: LogMelSpec | None = None) -> NDArray[np.float32]:
@@ -169,8 +195,9 @@ def log_mel(waveforms: NDArray[np.float32], spec: LogMelSpec | None = None) -> N
     spec = spec or LogMelSpec()
     flat = np.asarray(waveforms, np.float32).reshape(-1, waveforms.shape[-1])
     decibels = np.empty((len(flat), 1 + flat.shape[-1] // spec.hop_length, spec.n_mels), np.float32)
-    for one, out in zip(flat, decibels, strict=True):  # a clip at a time stays in the cache
-        out[:] = mel_decibels(power_spectrum(one, spec), spec)
+    for one, out in zip(flat, decibels, strict=True):  # a clip at a time stays in the cache, and a block of its powers
+        for some, power in windowed_powers(_frames(one, spec), _constants(spec)[0]):
+            _write_decibels(power, spec, out[some])
     return decibels.reshape(*waveforms.shape[:-1], *decibels.shape[-2:])
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from models.errors import BundleDigestError, BundleFormatError
 from models.frontend import N_MELS, LogMelSpec
-from models.vocabulary import NAME_PATTERN, Domain, LossChoice, SectionKey, SubSystem
+from models.vocabulary import NAME_PATTERN, Domain, LossChoice, Precision, SectionKey, SubSystem
 
 FORMAT_VERSION: Final = 1
 FILE_NAME: Final = "manifest.json"
@@ -85,7 +85,7 @@ class MemberEntry(_Entry):
     sub_clusters: int = Field(ge=1)
     heads: Literal[LossChoice.BOTH_HEADS, LossChoice.SECTIONS]
     snapshot_epoch: int = Field(ge=0)
-    precision: Literal["float32"] = "float32"
+    precision: Precision = Precision.FLOAT32
     scale_limited: bool = False
 
 
@@ -163,6 +163,8 @@ class Manifest(_Entry):
             (kind, fold) for kind, count in folds.items() for fold in range(count)
         ] or len(set(folds.values())) > 1:
             raise ValueError("fold_networks must list, kind by kind, a network a fold")
+        if len({member.precision for member in self.members}) > 1:
+            raise ValueError("the members run in several precisions; a bundle has one")
         for kind in ("id", "file"):
             values = [getattr(member, kind) for member in self.members]
             if len(set(values)) != len(values):
@@ -188,6 +190,11 @@ class Manifest(_Entry):
                 for network in self.fold_networks
             },
         }
+
+    @property
+    def precision(self) -> Precision:
+        """In which the networks compute; those of folds in float32."""
+        return self.members[0].precision if self.members else Precision.FLOAT32
 
     def members_of(self, machine_type: str) -> tuple[int, ...]:
         """Which networks score ``machine_type``: their places in ``members``, ascending (2.5), or every fold's."""

@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from models.components import Components
+
 _log = logging.getLogger(__name__)
 
 REGULARISATION = 1e-3
@@ -46,7 +48,7 @@ class Mixture:
 
     ``log_weights``: (k,) float64, ln w_k. ``means``: (k, d). ``factors``: (sum of ranks, d), the W of all components
     one below the other. ``ranks``: (k,) int64, rows of ``factors`` of each component, 0 to d. ``log_determinants``:
-    (k,) float64, ln det Sigma_k. ``regularisation``: reg, above 0.
+    (k,) float64, ln det Sigma_k. ``regularisation``: reg, above 0. ``components``: what computes likelihoods.
 
     Raises
     ------
@@ -59,27 +61,24 @@ class Mixture:
     ranks: NDArray[np.int64]
     log_determinants: NDArray[np.float64]
     regularisation: float
-    _offsets: NDArray[np.floating[Any]] = field(init=False, repr=False)  # (sum of ranks,) W_k mu_k
-    _constants: NDArray[np.float64] = field(init=False, repr=False)  # (k,) what no clip changes: ln w_k, -|mu_k|^2/2reg
-    _ranked: NDArray[np.intp] = field(init=False, repr=False)  # components with rank > 0 ...
-    _starts: NDArray[np.intp] = field(init=False, repr=False)  # ... and where their rows begin
+    components: Components = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check(self)
         means = self.means.astype(np.float64)
         owners = np.repeat(np.arange(len(means)), self.ranks)
-        offsets = np.einsum("rd,rd->r", self.factors, means[owners], dtype=np.float64)
-        ranked = np.flatnonzero(self.ranks)
-        object.__setattr__(self, "_offsets", offsets.astype(self.means.dtype))
-        object.__setattr__(
-            self,
-            "_constants",
-            self.log_weights
+        components = Components(
+            means=means,
+            factors=self.factors,
+            offsets=np.einsum("rd,rd->r", self.factors, means[owners], dtype=np.float64).astype(self.means.dtype),
+            constants=self.log_weights
             - 0.5 * (means.shape[1] * np.log(2.0 * np.pi) + self.log_determinants)
             - 0.5 * (means**2).sum(axis=1) / self.regularisation,
+            regularisation=np.full(len(means), self.regularisation),
+            ranks=self.ranks,
+            counts=np.array([len(means)]),
         )
-        object.__setattr__(self, "_ranked", ranked)
-        object.__setattr__(self, "_starts", (np.cumsum(self.ranks) - self.ranks)[ranked])
+        object.__setattr__(self, "components", components)
 
     @property
     def n_components(self) -> int:
@@ -104,19 +103,12 @@ class Mixture:
         x = np.asarray(x, dtype=self.means.dtype)
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x must have the shape (clips, {self.means.shape[1]}), not {x.shape}.")
-        wide = x.astype(np.float64, copy=False)
-        # -|x - mu|^2 / 2 reg, its |mu|^2 being in the constants
-        result = wide @ self.means.T.astype(np.float64, copy=False)
-        result -= 0.5 * np.einsum("nd,nd->n", wide, wide)[:, None]
-        result /= self.regularisation
-        result += self._constants
-        if len(self._ranked):
-            projections = x @ self.factors.T
-            projections -= self._offsets
-            np.square(projections, out=projections)
-            # reduceat gives nonsense for an empty segment: only components that own rows take part
-            result[:, self._ranked] += 0.5 * np.add.reduceat(projections, self._starts, axis=1)
-        return result
+        return self.components.weighted_log_likelihoods(x[:, None])
+
+    def move_factors(self, factors: NDArray[np.floating[Any]]) -> None:
+        """Hold the factors where ``factors``, a part of a larger array with the same values, is: no second copy."""
+        object.__setattr__(self, "factors", factors)
+        self.components.factors = factors
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The mixture as plain arrays, for a file."""
@@ -247,7 +239,9 @@ def fit_mixture(
         kept = np.flatnonzero(model.weights_ * len(x) > _NO_CLIP)
         if len(kept) < n_components:
             _log.info("dropped %d of %d components that no clip belongs to", n_components - len(kept), n_components)
-        return _low_rank(model.weights_[kept], model.means_[kept], model.covariances_[kept], regularisation, dtype)
+        return low_rank_mixture(
+            model.weights_[kept], model.means_[kept], model.covariances_[kept], regularisation, dtype
+        )
 
 
 def initial_parameters(
@@ -292,14 +286,14 @@ def _finite_clips(x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return clips
 
 
-def _low_rank(
+def low_rank_mixture(
     weights: NDArray[np.float64],
     means: NDArray[np.float64],
     covariances: NDArray[np.float64],
     regularisation: float,
     dtype: DTypeLike,
 ) -> Mixture:
-    """From covariance matrices (k, d, d) that include reg * I to the form that is kept."""
+    """A mixture from its ``weights`` (k,), ``means`` (k, d) and ``covariances`` (k, d, d), which include reg * I."""
     d = means.shape[1]
     factors, ranks, log_determinants = [], [], []
     for covariance in covariances:

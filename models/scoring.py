@@ -2,7 +2,7 @@
 
 Conventions: an embedding x has d = 128 dimensions and is L2-normalised; every term is a negative log-likelihood in
 nats, float64, higher is more anomalous. P(. | ., k) is the weighted likelihood of component k, and components are
-searched for their maximum, never summed. A term of a member is (clips,); an ensemble's are sums over its members.
+searched for their maximum, never summed. A term is (clips, members); an ensemble's is the sum over its members.
 The paper's 2.6 calls Eq. (2) "Eq. (1)" and Eq. (3) "Eq. (2)"; the numbers here are those beside the equations.
 
 Where a member has references in place of mixtures, a term is a distance and not in nats: its section term is that to
@@ -11,12 +11,13 @@ nearer take off, 0 or less, so that in the target domain the nearest of all coun
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.components import Components
 from models.mixtures import Mixture
 from models.references import References
 from models.vocabulary import Domain
@@ -67,12 +68,20 @@ class SectionModel:
 
     members: tuple[MemberModel, ...]
     temporal_maximum: Mapping[str, Mixture] | None
+    _sections: Components | None = field(init=False, repr=False)  # of every member; None beside references
+    _attributes: Components | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("A section is scored by at least one member.")
         if self.temporal_maximum is not None and not self.temporal_maximum:
             raise ValueError("Temporal maxima are of at least one attribute, or None.")
+        sections = [[one.section] for one in self.members if isinstance(one.section, Mixture)]
+        if sections and len(sections) < len(self.members):
+            raise ValueError("The members of a section all have mixtures, or all references.")
+        object.__setattr__(self, "_sections", _side_by_side(sections) if sections else None)
+        attributes = [list(one.attributes.values()) for one in self.members]
+        object.__setattr__(self, "_attributes", _side_by_side(attributes) if sections else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,19 +100,31 @@ class Terms:
         return _sum(term for term in terms if term is not None)
 
 
-def section_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
-    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k), or the nearest reference. ``x``: (clips, d)."""
-    return _distance(member.section, x)
+def section_term(model: SectionModel, x: Floats) -> NDArray[np.float64]:
+    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k), or the nearest reference, (clips, members).
+
+    ``x``: (clips, members, d).
+    """
+    if model._sections is not None:
+        return -model._sections.best(x)
+    return _distances([member.section for member in model.members], x)
 
 
-def attribute_term(member: MemberModel, x: Floats) -> NDArray[np.float64]:
-    """Eq. (2), second term: -max_k max_{a in a(s(x))} ln P(x | a, k). ``x``: (clips, d)."""
-    return _distance_to_any(member.attributes, x)
+def attribute_term(model: SectionModel, x: Floats) -> NDArray[np.float64] | None:
+    """Eq. (2), second term: -max_k max_{a in a(s(x))} ln P(x | a, k), (clips, members); None beside references.
+
+    ``x``: (clips, members, d).
+    """
+    return None if model._attributes is None else -model._attributes.best(x)
 
 
-def target_term(target: Normality, x: Floats) -> NDArray[np.float64]:
-    """Eq. (3), second term: -max_k ln P(x | X_target(s(x)), k), or the nearest reference. ``x``: (clips, d)."""
-    return _distance(target, x)
+def target_term(target: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
+    """Eq. (3), second term: -max_k ln P(x | X_target(s(x)), k), or the nearest reference, (clips, members).
+
+    ``x``: (clips, members, d).
+    """
+    mixtures = [[one.components] for one in target if isinstance(one, Mixture)]
+    return -Components.joined(mixtures).best(x) if mixtures else _distances(target, x)
 
 
 def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats) -> NDArray[np.float64]:
@@ -111,7 +132,9 @@ def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats
 
     ``t_max``: (clips, 128), the maximum over time of the standardised log-mel spectrogram.
     """
-    return _distance_to_any(temporal_maximum, t_max)
+    likelihoods = [mixture.weighted_log_likelihoods(t_max) for mixture in temporal_maximum.values()]
+    best: NDArray[np.float64] = np.concatenate(likelihoods, axis=1).max(axis=1)
+    return -best
 
 
 def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> Terms:
@@ -120,15 +143,15 @@ def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) 
     Every member is a system with Eq. (4)'s term in it, so the ensemble holds that term once a member.
     ``embeddings``: (clips, members, d). ``t_max``: (clips, 128), may be None where the model does not need it.
     """
-    by_member = list(zip(model.members, np.moveaxis(embeddings, 1, 0), strict=True))
     temporal_maximum = None
     if model.temporal_maximum is not None:
         if t_max is None:
             raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
         temporal_maximum = len(model.members) * temporal_maximum_term(model.temporal_maximum, t_max)
+    attribute = attribute_term(model, embeddings)
     return Terms(
-        section=_sum(section_term(member, x) for member, x in by_member),
-        attribute=_sum(attribute_term(member, x) for member, x in by_member) if model.members[0].attributes else None,
+        section=section_term(model, embeddings).sum(axis=1),
+        attribute=None if attribute is None else attribute.sum(axis=1),
         temporal_maximum=temporal_maximum,
     )
 
@@ -138,12 +161,10 @@ def target_terms(model: SectionModel, embeddings: Floats, target: Sequence[Norma
 
     ``embeddings``: (clips, members, d). ``target``: each member's mixture of the target clips, or references.
     """
-    section, nearer = [], []
-    for member, x, own in zip(model.members, np.moveaxis(embeddings, 1, 0), target, strict=True):
-        section.append(section_term(member, x))
-        distance = target_term(own, x)
-        nearer.append(np.minimum(0.0, distance - section[-1]) if isinstance(own, References) else distance)
-    return Terms(section=_sum(section), target=_sum(nearer))
+    section, nearer = section_term(model, embeddings), target_term(target, embeddings)
+    if isinstance(target[0], References):
+        nearer = np.minimum(0.0, nearer - section)
+    return Terms(section=section.sum(axis=1), target=nearer.sum(axis=1))
 
 
 def score_section(
@@ -193,18 +214,20 @@ def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
     return terms.anomaly_score if domain is Domain.SOURCE else terms.section
 
 
-def _distance(normality: Normality, x: Floats) -> NDArray[np.float64]:
-    """-max_k ln P(x | ., k), or the distance to the nearest reference, (clips,)."""
-    if isinstance(normality, References):
-        return normality.distances(x)
-    best: NDArray[np.float64] = normality.weighted_log_likelihoods(x).max(axis=1)
-    return -best
+def _distances(members: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
+    """The distance to each member's nearest reference, (clips, members)."""
+    references = [one for one in members if isinstance(one, References)]
+    return np.stack([one.distances(x[:, place]) for place, one in enumerate(references)], axis=1)
 
 
-def _distance_to_any(mixtures: Mapping[str, Mixture], x: Floats) -> NDArray[np.float64]:
-    """-max_a max_k ln P(x | a, k), (clips,)."""
-    least: NDArray[np.float64] = np.min([_distance(mixture, x) for mixture in mixtures.values()], axis=0)
-    return least
+def _side_by_side(members: Sequence[Sequence[Mixture]]) -> Components:
+    """The components of all; the mixtures' factors are views of theirs from then on, so that memory holds them once."""
+    components = Components.joined([[mixture.components for mixture in mixtures] for mixtures in members])
+    start = 0
+    for mixture in (mixture for mixtures in members for mixture in mixtures):
+        rows = slice(start, start := start + len(mixture.factors))
+        mixture.move_factors(components.factors[rows])
+    return components
 
 
 def _sum(terms: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -72,6 +72,13 @@ class SubSystem(StrEnum):
     F = "F"
 
 
+class Precision(StrEnum):
+    """In which numbers the networks multiply."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class WarningCode(StrEnum):
     """The documented codes of an answer's warnings."""
 

@@ -1,4 +1,4 @@
-"""``python -m service serve``, ``score``, ``keys`` and ``targets``.
+"""``python -m service serve``, ``score``, ``bench``, ``keys`` and ``targets``.
 
 Exit status of ``score``: 0 every clip is normal (or has no decision), 1 something is anomalous, 2 something could not
 be scored. ``serve`` ends with 0 when it is told to stop, and with 2 where its bundle, device, database or address
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
+from service.bench.arguments import add_arguments as add_bench_arguments
 from service.logs import LogFormat, configure
 from service.settings import Settings, unknown_variables
 
@@ -75,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     targets.add_argument("action", choices=["export", "import"])
     targets.add_argument("folder", type=Path, metavar="DIR", help="the folder to write, or to read")
     targets.set_defaults(run=_targets)
+
+    bench = commands.add_parser("bench", help="measure what a clip costs, beside the naive way, or a running server")
+    add_bench_arguments(bench)
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -185,3 +190,9 @@ def _targets(settings: Settings, options: argparse.Namespace) -> int:
         done = import_targets(settings.database, options.folder)
         print(f"imported {done} into {shown(settings.database)}")
     return 0
+
+
+def _bench(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bench.command import run
+
+    return run(settings, options)

@@ -13,7 +13,7 @@ from models.vocabulary import NAME_PATTERN, SectionKey
 from service.access import Access, is_loopback
 from service.logs import LogFormat
 
-_DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
+DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
 _MIB = 1024 * 1024
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql+psycopg://"
@@ -31,7 +31,7 @@ class Settings(BaseSettings):
         env_prefix="EARWITNESS_", extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
     )
 
-    bundle: Path = _DEMONSTRATION
+    bundle: Path = DEMONSTRATION
     """The bundle folder to serve, or a symbolic link to one."""
 
     host: str = "127.0.0.1"

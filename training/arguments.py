@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
-from models.vocabulary import ThresholdRule
+from models.vocabulary import Precision, ThresholdRule
 from training.choices import SETTABLE
 from training.download.catalogue import API, RECORDS, Part
 from training.recipe import RECIPES
@@ -91,6 +91,13 @@ def _stages(commands: Commands) -> None:
             help=f"a choice of the recipe made otherwise, may be given several times: {', '.join(SETTABLE)}",
         )
         stage.add_argument("--dry-run", action="store_true", help="print device, stages and estimated time, and stop")
+        if name in {"train", "export", "backends"}:
+            stage.add_argument(
+                "--precision",
+                choices=[precision.value for precision in Precision],
+                default=Precision.FLOAT32.value,
+                help="in which the exported networks compute; mixtures and thresholds are of it (default float32)",
+            )
         if name in {"train", "backends"}:
             stage.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="must not exist yet")
             stage.add_argument(

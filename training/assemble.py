@@ -150,6 +150,7 @@ def assemble_bundle(
                 heads=snapshot.network.heads,
                 snapshot_epoch=snapshot.epoch,
                 scale_limited=snapshot.limited,
+                precision=recipe.precision,
             )
             for snapshot, path in members
         ),

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.errors import DataError
-from models.vocabulary import LossChoice, SubSystem, ThresholdRule
+from models.vocabulary import LossChoice, Precision, SubSystem, ThresholdRule
 from training.recipe import PAPER_LOSS_CHOICE, RECIPES, Backend, MixupLabels, Recipe, ScaleRule, ServedWeights
 
 
@@ -72,19 +72,27 @@ SETTABLE: Mapping[str, tuple[Callable[[str], Any], str]] = MappingProxyType(
 """What ``--set`` may change: how its text is read, and what it may be."""
 
 
-def adjusted(recipe: Recipe, settings: Iterable[str], calibration: ThresholdRule | None = None) -> Recipe:
+def adjusted(
+    recipe: Recipe,
+    settings: Iterable[str],
+    calibration: ThresholdRule | None = None,
+    precision: Precision = Precision.FLOAT32,
+) -> Recipe:
     """``recipe`` with some choices made otherwise.
 
     Parameters
     ----------
     settings : each ``NAME=VALUE``.
     calibration : in place of the recipe's.
+    precision : in which the exported networks compute.
 
     Raises
     ------
     DataError : for a name or value that cannot be set, with those that can, and for choices that do not fit together.
     """
-    changes: dict[str, Any] = {} if calibration is None else {"calibration": calibration}
+    changes: dict[str, Any] = {"precision": precision}
+    if calibration is not None:
+        changes["calibration"] = calibration
     for setting in settings:
         name, equals, text = setting.partition("=")
         if name not in SETTABLE or not equals:

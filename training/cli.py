@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from models.errors import DataError, EarwitnessError
-from models.vocabulary import ThresholdRule
+from models.vocabulary import Precision, ThresholdRule
 from training.arguments import parser
 from training.choices import adjusted
 from training.download.catalogue import Part
@@ -90,7 +90,8 @@ def _train(options: argparse.Namespace) -> int:
         from training.pipeline import Run, Until, train
 
     calibration = getattr(options, "calibration", None)
-    recipe = adjusted(RECIPES[options.recipe], options.settings, calibration and ThresholdRule(calibration))
+    precision = Precision(getattr(options, "precision", Precision.FLOAT32))
+    recipe = adjusted(RECIPES[options.recipe], options.settings, calibration and ThresholdRule(calibration), precision)
     until = {"features": Until.FEATURES, "fit": Until.FIT, "export": Until.EXPORT}.get(options.command, Until.BUNDLE)
     run = Run.of(_recordings(options), recipe, options.seed, options.work)
     print(run.describe(device(), until), flush=True)

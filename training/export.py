@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from training.fit import Snapshot
+from training.graphs import rearrange
 from training.recipe import ServedWeights
 from training.storage import write_atomically
 
@@ -100,6 +101,7 @@ def _export(
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "clips"
     model.graph.name = path.stem
+    rearrange(model)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     found = session.run(None, {model.graph.input[0].name: probe})[0]

@@ -25,7 +25,8 @@ from models.compact import FOLDS
 from models.encoder import EMBEDDING_SIZE, Device, Encoder
 from models.errors import BundleError
 from models.frontend import LogMelSpec
-from models.vocabulary import LossChoice
+from models.reduced import check_precision
+from models.vocabulary import LossChoice, Precision
 from training.assemble import Unheard, assemble_bundle, assemble_fused_bundle
 from training.choices import departures
 from training.curves import Curve
@@ -163,12 +164,15 @@ def train(
     Raises
     ------
     DataError : where the work folder belongs to another run, or a recording cannot be used.
+    PrecisionUnavailable : where this machine does not compute in the recipe's precision.
     TrainingDiverged, BundleError : see there.
     """
     if bundle is not None and bundle.exists():
         raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
         _refuse_closed_place(bundle)
+    if run.recipe.precision is not Precision.FLOAT32 and until >= Until.EXPORT:
+        check_precision(run.recipe.precision)  # before hours of training, not after them
     fused = run.recipe.backend is Backend.FOLDS
     with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
@@ -198,7 +202,7 @@ def _train_ensemble(
         assert bundle is not None
         advance = progress.stage("embeddings")
         members = [one for network, own in exported.items() if not isinstance(network, LeftOutNetwork) for one in own]
-        embeddings = _embed(run.work / "embeddings", store, members, advance)
+        embeddings = _embed(run.work / "embeddings", store, members, run.recipe.precision, advance)
         assemble_bundle(
             store,
             members,
@@ -346,17 +350,22 @@ def _unheard(
     return Unheard(
         folds[at_own_speed],
         [[snapshot for snapshot, _ in members[fold]] for fold in range(FOLDS)],
-        [_embed(run.work / "embeddings" / f"without-{fold}", store, members[fold], advance) for fold in range(FOLDS)],
+        [
+            _embed(run.work / "embeddings" / f"without-{fold}", store, members[fold], run.recipe.precision, advance)
+            for fold in range(FOLDS)
+        ],
     )
 
 
-def _embed(folder: Path, store: FeatureStore, members: Sequence[Member], advance: Advance) -> NDArray[np.float32]:
+def _embed(
+    folder: Path, store: FeatureStore, members: Sequence[Member], precision: Precision, advance: Advance
+) -> NDArray[np.float32]:
     """Embeddings of the clips at their own speed, (clips, members, 128), kept in files of `EMBEDDING_ROWS` clips."""
     embedders = [path.read_bytes() for _, path in members]
     rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
-    _forget_embeddings_of_others(folder, store, embedders)
+    _forget_embeddings_of_others(folder, store, embedders, precision)
     every = np.empty((len(rows), len(members), EMBEDDING_SIZE), np.float32)  # once: of 40 members it is a gigabyte
-    with closing(Encoder(embedders, device=Device.CPU)) as encoder:
+    with closing(Encoder(embedders, device=Device.CPU, precision=precision)) as encoder:
         for start in range(0, len(rows), EMBEDDING_ROWS):
             own = slice(start, start + EMBEDDING_ROWS)
             path = folder / f"{start:06d}.npy"
@@ -368,9 +377,13 @@ def _embed(folder: Path, store: FeatureStore, members: Sequence[Member], advance
     return every
 
 
-def _forget_embeddings_of_others(folder: Path, store: FeatureStore, embedders: Sequence[bytes]) -> None:
+def _forget_embeddings_of_others(
+    folder: Path, store: FeatureStore, embedders: Sequence[bytes], precision: Precision
+) -> None:
     """Remove embeddings that other networks or other sounds gave, so that none is ever taken for these members'."""
     digests = [store.digest, *(hashlib.sha256(content).hexdigest() for content in embedders)]
+    if precision is not Precision.FLOAT32:
+        digests.append(precision.value)
     path, mine = folder / "of.json", json.dumps(digests, indent=1).encode()
     if path.exists() and path.read_bytes() == mine:
         return

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.compact import FOLDS
-from models.vocabulary import LossChoice, SubSystem, ThresholdRule
+from models.vocabulary import LossChoice, Precision, SubSystem, ThresholdRule
 
 
 class ScaleRule(StrEnum):
@@ -148,7 +148,8 @@ class Recipe:
     snapshot serve. ``loss``: per machine type whose members score it, ``default_loss`` for the others.
     ``temporal_maximum``: machine types with Eq. (4)'s term. ``target_smote``: synthetic clips that join the target
     clips of a section. ``fold_networks``: with the back end ``folds``, what its networks hear. ``least_steps``: epochs
-    are added until a network has taken so many. ``least_batch``: a last batch of fewer clips is skipped.
+    are added until a network has taken so many. ``least_batch``: a last batch of fewer clips is skipped. ``precision``:
+    in which the exported networks compute, for the back end and for serving.
 
     Raises
     ------
@@ -179,6 +180,7 @@ class Recipe:
     least_steps: int = 0
     least_batch: int = 1
     scale_range: tuple[float, float] = SCALE_RANGE
+    precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
         for choice in (self.default_loss, *self.loss.values()):
@@ -192,6 +194,8 @@ class Recipe:
             raise ValueError(f"{self.snapshots} snapshots cannot be taken of {self.epochs} epochs.")
         if (self.backend is Backend.FOLDS) != bool(self.fold_networks):
             raise ValueError("backend=folds and fold_networks belong together: use the recipe 'plant'.")
+        if self.backend is Backend.FOLDS and self.precision is not Precision.FLOAT32:
+            raise ValueError(f"The networks of the recipe {self.name!r} run in float32: they cost next to nothing.")
         if self.backend is not Backend.MIXTURES and self.calibration is ThresholdRule.PAPER:
             raise ValueError(
                 f"With backend={self.backend.value} a training clip is its own nearest, so that the threshold rule "
@@ -245,7 +249,7 @@ class Recipe:
 
 _AFTER_TRAINING = frozenset(
     {"name", "calibration", "percentile", "default_loss", "loss", "temporal_maximum", "regularisation", "weights"}
-    | {"backend", "target_smote", "fold_networks"}
+    | {"backend", "target_smote", "fold_networks", "precision"}
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

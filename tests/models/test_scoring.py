@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
+from models.components import Components
 from models.mixtures import Mixture, clip_mixture, fit_mixture, initial_parameters
 from models.scoring import (
     MemberModel,
@@ -28,6 +29,8 @@ from models.vocabulary import Domain
 
 Array = NDArray[np.float64]
 D, MELS, MEMBERS, CLIPS = 16, 12, 3, 6
+ROUNDING = 5e-4
+"""Nats: what float32 may make of a likelihood with other components in the same product; 1.2e-4 at most of 200 fits."""
 
 
 def unit(x: Array) -> Array:
@@ -182,22 +185,29 @@ def test_registered_target_mixtures_replace_the_trained_ones(case: Case) -> None
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4))
 @settings(max_examples=40, deadline=None)
 def test_adding_an_attribute_mixture_never_raises_a_score(seed: int, sizes: list[int]) -> None:
-    """For both the attribute term and the temporal maximum's: a larger set has no smaller maximum."""
+    """For both terms: the attribute term to the last bit in one product, and from one to another but for rounding."""
     random = np.random.default_rng(seed)
     mixtures = {
         f"attribute-{i}": fit_mixture(unit(random.normal(size=(2 * size, D))), 2, centers=None, seed=0)
         for i, size in enumerate(sizes)
     }
     x = unit(random.normal(size=(8, D)))
-    names = list(mixtures)
     section = clip_mixture(x[:1])
-    previous = np.full(8, np.inf)
-    for count in range(1, len(names) + 1):
-        some = {name: mixtures[name] for name in names[:count]}
-        score = attribute_term(MemberModel(section, some, None), x)
-        assert (score <= previous).all()
-        np.testing.assert_array_equal(score, temporal_maximum_term(some, x))
-        previous = score
+    every = Components.joined([[mixture.components for mixture in mixtures.values()]])
+    likelihoods = every.weighted_log_likelihoods(x[:, None])
+    previous, previous_maximum, components = np.full(8, np.inf), np.full(8, np.inf), 0
+    for count, mixture in enumerate(mixtures.values(), start=1):
+        some = dict(list(mixtures.items())[:count])
+        components += mixture.n_components
+        found = attribute_term(SectionModel((MemberModel(section, some, None),), None), x[:, None])
+        assert found is not None
+        term = found[:, 0]
+        np.testing.assert_allclose(term, -likelihoods[:, :components].max(axis=1), rtol=0, atol=ROUNDING)
+        assert (term <= previous + ROUNDING).all()
+        maximum = temporal_maximum_term(some, x)
+        assert (maximum <= previous_maximum).all()
+        previous, previous_maximum = term, maximum
+    np.testing.assert_array_equal(previous, -likelihoods.max(axis=1))
 
 
 def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
@@ -206,9 +216,44 @@ def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
     assert isinstance(member.section, Mixture)
     assert isinstance(member.target, Mixture)
     section, fast, target = member.section.means[:1], member.attributes["fast"].means[:1], member.target.means[:1]
-    assert section_term(member, section)[0] < section_term(member, -section)[0]
-    assert attribute_term(member, fast)[0] < attribute_term(member, -fast)[0]
-    assert target_term(member.target, target)[0] < target_term(member.target, -target)[0]
+    model = SectionModel((member,), None)
+    near, far = (section_term(model, sign * section[:, None])[0, 0] for sign in (1.0, -1.0))
+    assert near < far
+    attribute = attribute_term(model, np.stack([fast, -fast]))
+    assert attribute is not None
+    assert attribute[0, 0] < attribute[1, 0]
+    near, far = (target_term([member.target], sign * target[:, None])[0, 0] for sign in (1.0, -1.0))
+    assert near < far
+
+
+def test_an_ensembles_products_are_those_of_its_mixtures(case: Case) -> None:
+    """Side by side or each mixture by itself: the same components give the same likelihoods, whatever the ranks."""
+    members = [
+        [one.section, *one.attributes.values()] for one in case.model.members if isinstance(one.section, Mixture)
+    ]
+    members[1].append(clip_mixture(case.embeddings[:2, 1]))  # components without a row between those that have some
+    together = Components.joined([[mixture.components for mixture in own] for own in members])
+    apart = [own.weighted_log_likelihoods(case.embeddings[:, i]) for i, ours in enumerate(members) for own in ours]
+    np.testing.assert_allclose(
+        together.weighted_log_likelihoods(case.embeddings), np.concatenate(apart, axis=1), rtol=1e-9, atol=1e-4
+    )
+
+
+def test_a_sections_factors_are_held_once(case: Case) -> None:
+    """The mixtures of a bundle and the arrays that score are the same memory: a full ensemble has gigabytes of them."""
+    model = replace(case.model, temporal_maximum=None)
+    for member in model.members:
+        for mixture in (member.section, *member.attributes.values()):
+            assert isinstance(mixture, Mixture)
+            assert mixture.factors is mixture.components.factors
+            assert mixture.factors.base is not None
+
+
+def test_mixtures_of_two_precisions_are_not_joined() -> None:
+    """Their joint product would change the values of one of them."""
+    one, other = (clip_mixture(np.eye(D), dtype=dtype) for dtype in (np.float32, np.float64))
+    with pytest.raises(ValueError, match="all be of float32"):
+        SectionModel(tuple(MemberModel(own, {"fast": own}, None) for own in (one, other)), None)
 
 
 def test_a_target_score_without_target_clips_is_refused(case: Case) -> None:

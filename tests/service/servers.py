@@ -37,7 +37,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self.database = database
-        self._environment = {
+        self.environment = {
             **os.environ,
             "EARWITNESS_DATABASE": str(database),
             "EARWITNESS_DEVICE": "cpu",
@@ -52,7 +52,7 @@ class Server:
         """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, cwd=REPOSITORY, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                self._command, cwd=REPOSITORY, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def start(self) -> Self:

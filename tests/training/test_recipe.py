@@ -89,6 +89,7 @@ def test_plant_takes_the_paper_s_networks_too_and_no_other_recipe_takes_its_own(
         ("plant", ["fold_networks=F"], None),
         ("plant", ["backend=mixtures"], None),
         ("plant", [], ThresholdRule.PAPER),
+        ("plant", ["precision=bfloat16"], None),
     ):
         with pytest.raises(DataError):
             adjusted(RECIPES[name], settings, rule)

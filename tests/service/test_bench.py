@@ -1,0 +1,122 @@
+"""The bench: both ways give the same scores, the client keeps its rate, and a run prints what it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.detector import Detector
+from models.encoder import Device
+from models.mixtures import Mixture
+from service.bench.http import arrivals_s
+from service.bench.report import spread
+from service.bench.ways import Naive, Ours, reference, weighted
+from service.bench.workload import ATTRIBUTES, KEY, made_clips, write_made_bundle
+from service.settings import DEMONSTRATION
+from tests.service.servers import REPOSITORY, Server
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "bundle"
+    write_made_bundle(folder, DEMONSTRATION, members=3, clips=60)
+    return folder
+
+
+def test_the_made_bundle_is_one_that_serves(made: Path) -> None:
+    """Its members are as many as asked for, and it reproduces its canary."""
+    detector = Detector.load(made, device=Device.CPU, threads=1)
+    assert len(detector.members_of(KEY.machine_type)) == 3
+    assert detector.bundle.manifest.machine_types[KEY.machine_type].sections[KEY.section].attributes == ATTRIBUTES
+    detector.check_canary()
+    detector.close()
+
+
+def test_both_ways_give_the_same_scores(made: Path) -> None:
+    """librosa, sessions with defaults and scikit-learn in float64 against what is served, to 1e-4 of a score.
+
+    Not to 1e-3 nats a mixture: the mixtures' 1 / reg makes the rounding of two front ends a thousand times larger.
+    """
+    ours, naive = Ours(made, 2), Naive(made)
+    clips = made_clips(3)
+    found, parts = ours.run(clips)
+    expected, _ = naive.run(clips)
+    ours.close()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert len(set(found.round(3))) == 3
+    assert set(parts) == {"decode", "features", "encode", "score"}
+
+
+def test_the_reference_is_the_mixture_by_scikit_learn(made: Path) -> None:
+    """On the same embeddings, to 1e-3 nats: the target of the mixtures."""
+    detector = Detector.load(made, device=Device.CPU, threads=1)
+    member = detector.bundle.sections[KEY].members[2]  # type: ignore[union-attr]
+    assert isinstance(member.section, Mixture)
+    x = np.random.default_rng(5).standard_normal((40, 128))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    expected = weighted(reference(member.section), x.astype(np.float32).astype(np.float64))
+    found = member.section.weighted_log_likelihoods(x.astype(np.float32)).max(axis=1)
+    detector.close()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+def test_arrivals_keep_their_rate() -> None:
+    """As many as the rate says; even ones at even distances, Poisson ones with an exponential's spread."""
+    assert arrivals_s("fixed", 4.0, 2.0) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    intervals = np.diff([0.0, *arrivals_s("poisson", 50.0, 100.0)])
+    assert len(intervals) == 5000
+    assert abs(intervals.mean() * 50.0 - 1.0) < 0.05
+    assert abs(intervals.std() * 50.0 - 1.0) < 0.08
+
+
+def test_a_spread_is_a_median_with_quartiles() -> None:
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.0 (2.0-4.0)"
+
+
+def bench(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "bench", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_prints_parts_ratios_shares_and_memory(made: Path) -> None:
+    """All of what the command promises, from processes that take turns."""
+    words = bench("--bundle", str(made), "--rounds", "1", "--batches", "1", "2")
+    for promised in (
+        "naive, defaults / ours",
+        "naive, one BLAS thread / ours",
+        "encoder at batch  2",
+        "through the queue, alone",
+        "through the queue, saturated",
+        "memory of naive, defaults",
+    ):
+        assert promised in words, words
+
+
+def test_a_server_is_driven(bundle_folder: Path, tmp_path: Path) -> None:
+    """Throughput, latencies, errors and the client's own CPU; a server that lacks the machine is told at once."""
+    with Server(bundle_folder, tmp_path / "db", tmp_path / "log") as server:
+        words = bench(
+            *("--http", server.url, "--machine-type", "fan", "--rate", "20", "--seconds", "1", "--arrivals", "poisson")
+        )
+        refused = subprocess.run(
+            [sys.executable, "-m", "service", "bench", "--http", server.url, "--machine-type", "lathe"],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+        )
+    assert "20 requests in" in words
+    assert "errors: none" in words
+    assert "p99" in words
+    assert "of CPU" in words
+    assert refused.returncode == 2
+    assert "404" in refused.stderr
