@@ -192,9 +192,10 @@ class Serving:
             place = await asyncio.to_thread(_place, link)
             if place == seen:
                 continue
-            seen = place
-            with suppress(EarwitnessError):  # it is in the log, and the next one may be better
-                await self._exchange(link, None)
+            with suppress(EarwitnessError):  # it is in the log
+                with suppress(BundleRefused, UnknownBundle):  # the next one may be better
+                    await self._exchange(link, None)
+                seen = place  # not after another error, which may pass: a database that is away
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

@@ -18,6 +18,8 @@ from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
 from service.app import create_app
+from service.errors import StoreError
+from service.loading import load_bundle
 from service.promotion import PromotionFile
 from service.resources import Loaded, Resources
 from service.settings import Settings
@@ -393,6 +395,31 @@ def test_a_watched_link_is_followed(
 async def refusals(client: httpx.AsyncClient) -> str:
     lines = (await client.get("/metrics")).text.splitlines()
     return next(line for line in lines if line.startswith('earwitness_reloads_total{outcome="refused"}'))
+
+
+def test_a_watched_link_is_followed_once_the_database_is_back(
+    settings: Settings, bundles: dict[str, Bundle], link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kept a bundle from serving for a moment does not keep it from serving for good."""
+    monkeypatch.setattr("service.serving.LOOK_S", 0.02)
+    asked, load = 0, load_bundle
+
+    async def away_at_first(*arguments: Any) -> Loaded:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # the first is that of the start
+            raise StoreError("The database is away.")
+        return await load(*arguments)
+
+    monkeypatch.setattr("service.serving.load_bundle", away_at_first)
+
+    async def scenario() -> None:
+        async with running(settings.model_copy(update={"bundle": link, "watch": True})) as (_, resources):
+            point(link, settings.bundles_dir / "second")
+            await until(lambda: resources.loaded.bundle_id == bundles["second"].id)
+
+    asyncio.run(scenario())
+    assert asked == 3
 
 
 def test_only_a_link_can_be_watched(settings: Settings) -> None:
