@@ -5,21 +5,17 @@ import logging
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
 from models.encoder import Device
 from models.errors import InvalidName
 from service.access import Access, Gate, KeyFile, Scope, is_loopback
-from service.app import create_app
 from service.errors import Forbidden, KeysError, Unauthorized
 from service.settings import Settings
+from tests.service.apps import running_app
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
 from tests.service.servers import PATIENCE_S, REPOSITORY, Server, free_port
 
@@ -54,20 +50,6 @@ def secrets(keys: KeyFile) -> dict[Scope | None, str]:
     return {None: "ew_unknown", **{scope: keys.create(f"{scope}-key", [scope]) for scope in Scope}}
 
 
-@asynccontextmanager
-async def asked(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, FastAPI]]:
-    """An app that has loaded, and a client of it."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://earwitness") as client,
-        asyncio.timeout(PATIENCE_S),
-    ):
-        while "still loading" in (await client.get("/readyz")).text:
-            await asyncio.sleep(0.01)
-        yield client, app
-
-
 def guarded(bundle_folder: Path, tmp_path: Path) -> Settings:
     return Settings(
         bundle=bundle_folder,
@@ -85,7 +67,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(
     """Every path, with every scope, without a key and with an unknown one; and no path was forgotten."""
 
     async def scenario() -> None:
-        async with asked(guarded(bundle_folder, tmp_path)) as (client, app):
+        async with running_app(guarded(bundle_folder, tmp_path)) as (client, app):
             served = {(method.upper(), path) for path, one in app.openapi()["paths"].items() for method in one}
             templates = {(method, path.replace("fan/01", "{machine_type}/{section}")) for method, path in REQUESTS}
             assert served <= templates
@@ -114,7 +96,7 @@ def test_changes_are_in_the_audit_log(
     section = {"machine_type": "fan", "section": "01"}
 
     async def scenario() -> None:
-        async with asked(guarded(bundle_folder, tmp_path)) as (client, _):
+        async with running_app(guarded(bundle_folder, tmp_path)) as (client, _):
             register = {"Authorization": f"Bearer {secrets[Scope.REGISTER]}"}
             admin = {"Authorization": f"Bearer {secrets[Scope.ADMIN]}"}
             score = {"Authorization": f"Bearer {secrets[Scope.SCORE]}"}
@@ -268,7 +250,7 @@ def test_answers_are_not_to_be_kept_framed_or_guessed_at(bundle_folder: Path, tm
     """Security headers on every answer; the documentation's page may run its own script, and no other."""
 
     async def scenario() -> None:
-        async with asked(guarded(bundle_folder, tmp_path)) as (client, _):
+        async with running_app(guarded(bundle_folder, tmp_path)) as (client, _):
             for path in ("/livez", "/score", "/nowhere", "/docs"):
                 headers = (await client.get(path)).headers
                 assert headers["X-Content-Type-Options"] == "nosniff"

@@ -17,12 +17,12 @@ from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
-from service.app import create_app
 from service.errors import StoreError
 from service.loading import load_bundle
 from service.promotion import PromotionFile
 from service.resources import Loaded, Resources
 from service.settings import Settings
+from tests.service.apps import running_app
 from tests.service.bundles import FAN_0, FAN_1, PUMP, sound, wav
 from tests.service.servers import PATIENCE_S, Server
 
@@ -43,14 +43,7 @@ def settings(bundles: dict[str, Bundle], tmp_path: Path) -> Settings:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Resources]]:
     """An app that has loaded, and a client of it."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://earwitness") as client,
-        asyncio.timeout(PATIENCE_S),
-    ):
-        while "still loading" in (await client.get("/readyz")).text:
-            await asyncio.sleep(0.01)
+    async with running_app(settings) as (client, app):
         yield client, app.state.resources
 
 
