@@ -23,7 +23,7 @@ from service.requests import (
 )
 from service.resources import Loaded, Resources
 from service.routes.common import InLoaded, InResources, RequestId, needs, problems
-from service.schemas import ScoreAnswer, ScoreParameters
+from service.schemas.scoring import ScoreAnswer, ScoreParameters
 
 router = APIRouter(tags=["scoring"], dependencies=[needs(Scope.SCORE)])
 

@@ -26,7 +26,7 @@ from service.requests import (
 )
 from service.resources import Loaded
 from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of
-from service.schemas import (
+from service.schemas.target_samples import (
     PreviewParameters,
     RegistrationParameters,
     RestoreBody,
