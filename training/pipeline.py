@@ -210,6 +210,7 @@ def _train_ensemble(
             run.recipe,
             run.seed,
             bundle,
+            run.work,
             unheard=_unheard(run, store, exported, folds, advance),
             limited_epochs=_limited_epochs(run),
             curves=_curves(run, [network for network in exported if not isinstance(network, LeftOutNetwork)]),
