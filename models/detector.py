@@ -255,13 +255,11 @@ class Detector:
         ------
         NoTargetClips : for domain target without any.
         """
-        if domain is Domain.TARGET:
-            target = target or self.bundle_target(key)
-            if target is None:
-                raise NoTargetClips(key.machine_type, key.section)
+        target = self._target(key, domain, target)
+        if target is not None:
             calibration, lowest_level_dbfs = target.calibration, target.lowest_level_dbfs
         else:
-            calibration, target = self.calibrations[key, domain], None
+            calibration = self.calibrations[key, domain]
             lowest_level_dbfs = float(self.bundle.calibrations[key, domain].level_quantiles_dbfs[0])
         scores = self._way.score(key, domain, features, embeddings, target)
         score = float(np.mean(scores.decision))
@@ -310,9 +308,7 @@ class Detector:
         target: TargetModel | None = None,
     ) -> Explanation:
         """Say what deviates most, of a clip of several windows in the most anomalous one; arguments as of `assess`."""
-        if domain is Domain.TARGET:
-            target = target or self.bundle_target(key)
-        scores = self._way.score(key, domain, features, embeddings, target if domain is Domain.TARGET else None)
+        scores = self._way.score(key, domain, features, embeddings, self._target(key, domain, target))
         place = int(np.argmax(scores.decision))
         one = slice(place, place + 1)
         statistics = None if features.statistics is None else features.statistics.statics_and_dynamics[place]
@@ -352,6 +348,15 @@ class Detector:
                 "Do not trust its answers on this machine: try device=cpu, or the onnxruntime version in its manifest.",
             )
 
+    def _target(self, key: SectionKey, domain: Domain, given: TargetModel | None) -> TargetModel | None:
+        """The target clips to compare with, the bundle's where none are given; None in the source domain."""
+        if domain is Domain.SOURCE:
+            return None
+        target = given or self.bundle_target(key)
+        if target is None:
+            raise NoTargetClips(key.machine_type, key.section)
+        return target
+
     def _at_rate(self, key: SectionKey, calibration: Calibration) -> Calibration:
         """The threshold that the section's false-alarm rate asks for."""
         rate = self._rates[key]
@@ -367,8 +372,7 @@ class Detector:
     def _anomaly_scores(self, waveforms: NDArray[np.float32], key: SectionKey, domain: Domain) -> NDArray[np.float64]:
         features = self._features(waveforms)
         embeddings = self.encode(self.inputs(features), key.machine_type)
-        target = self.bundle_target(key) if domain is Domain.TARGET else None
-        return self._way.score(key, domain, features, embeddings, target).anomaly
+        return self._way.score(key, domain, features, embeddings, self._target(key, domain, None)).anomaly
 
 
 def _way(bundle: Bundle) -> Way:

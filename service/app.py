@@ -12,7 +12,7 @@ from service.middleware import UNKNOWN_ROUTE, RequestContext
 from service.origins import NamedHost
 from service.resources import Resources
 from service.routes import bundles, health, inventory, scoring, target_samples
-from service.schemas import Problem
+from service.schemas.common import Problem
 from service.settings import Settings
 from service.tracing import TracedRequests
 

@@ -25,7 +25,7 @@ from service.detection import Detection
 from service.errors import DeadlinePassed, Draining, MalformedRequest, NotReady, QueueFull, StoreError
 from service.problems import KINDS, TYPE_PREFIX, kind_of
 from service.registered import Registered, TargetState
-from service.schemas import ScoreAnswer
+from service.schemas.scoring import ScoreAnswer
 from service.settings import Settings
 from service.sheets import Row, Sheet, key_of
 from service.targets import TargetStore

@@ -9,7 +9,7 @@ from service.audit import note
 from service.loading import LOADING_S
 from service.requests import JSON, deadline, read_json
 from service.routes.common import InResources, RequestId, needs, problems, query_of
-from service.schemas import ReloadAnswer, ReloadParameters
+from service.schemas.bundles import ReloadAnswer, ReloadParameters
 
 router = APIRouter(prefix="/bundle", tags=["operation"], dependencies=[needs(Scope.ADMIN), query_of()])
 

@@ -5,7 +5,8 @@ from fastapi import APIRouter, Response
 
 from service.access import Scope
 from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
-from service.schemas import AliveAnswer, DeviceAnswer, ReadyAnswer
+from service.schemas.common import DeviceAnswer
+from service.schemas.health import AliveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["operation"], dependencies=[query_of()])
 watched = APIRouter(tags=["operation"], dependencies=[needs(Scope.METRICS), query_of()])

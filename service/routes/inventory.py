@@ -8,7 +8,8 @@ from service.adaptation import Target
 from service.requests import deadline
 from service.resources import Loaded
 from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of, question
-from service.schemas import BundleAnswer, DeviceAnswer, DomainAnswer, SectionAnswer, SectionsAnswer
+from service.schemas.common import DeviceAnswer
+from service.schemas.inventory import BundleAnswer, DomainAnswer, SectionAnswer, SectionsAnswer
 
 router = APIRouter(
     tags=["inventory"], dependencies=[needs(Scope.SCORE, Scope.REGISTER, Scope.ADMIN), query_of(), question()]

@@ -257,8 +257,10 @@ class Silent:
 
 
 @asynccontextmanager
-async def adapting(bundle: Bundle, store: TargetStore) -> AsyncIterator[tuple[Detection, Adaptation]]:
-    """Registrations in this process, with one thread for clips."""
+async def adapting(
+    bundle: Bundle, store: TargetStore, *, following: bool = True
+) -> AsyncIterator[tuple[Detection, Adaptation]]:
+    """Registrations in this process, with one thread for clips; other instances' are followed, or not."""
     detector = Detector(bundle, device=Device.CPU, threads=1)
     detection = Detection(detector, threads=1, capacity=99, max_batch=32, max_clip_s=60.0, observer=Silent())
     detection.batcher.start()
@@ -266,9 +268,12 @@ async def adapting(bundle: Bundle, store: TargetStore) -> AsyncIterator[tuple[De
         async with asyncio.timeout(PATIENCE_S):
             with closing(await Registered(store).open()) as registered:
                 adaptation = Adaptation(detection, registered)
-                following = asyncio.create_task(registered.follow(lambda: adaptation.warm(FAR)))
+                if not following:
+                    yield detection, adaptation
+                    return
+                task = asyncio.create_task(registered.follow(lambda: adaptation.warm(FAR)))
                 yield detection, adaptation
-                following.cancel()
+                task.cancel()
     finally:
         await detection.close(PATIENCE_S)
 
@@ -320,7 +325,7 @@ def test_sections_are_told_without_the_database_and_wait_for_no_clip(bundle: Bun
 
     async def scenario() -> None:
         with TargetStore(url) as store:
-            async with adapting(bundle, store) as (detection, adaptation):
+            async with adapting(bundle, store, following=False) as (detection, adaptation):
                 for key in (FAN_0, FAN_1, PUMP):
                     await adaptation.register(key, target_clips(key, 160), idempotency_key=None, deadline=FAR)
                 event.listen(store._database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
