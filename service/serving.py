@@ -34,6 +34,8 @@ from service.telemetry import Metrics
 
 LOOK_S = 1.0
 """How often a watched link is looked at."""
+_MOST_PAUSE_S = 60.0
+"""How long it is left alone at most after an error that nobody foresaw."""
 _log = logging.getLogger("service")
 
 
@@ -135,7 +137,7 @@ class Serving:
         """Put the bundle in ``folder`` in place of the current one, or change nothing."""
         try:
             exchange = await self._exchanged(folder, promotion)
-        except EarwitnessError as error:
+        except Exception as error:
             _log.error("%s was not put in service: %s", folder, error)
             self._metrics.observe_reload("refused")
             raise
@@ -186,16 +188,20 @@ class Serving:
 
     async def _follow(self, seen: object) -> None:
         """Serve what the watched link names, whenever it names something else than ``seen``."""
-        link = self._settings.bundle
+        link, pause_s = self._settings.bundle, LOOK_S
         while True:
-            await asyncio.sleep(LOOK_S)
-            place = await asyncio.to_thread(_place, link)
-            if place == seen:
-                continue
-            with suppress(EarwitnessError):  # it is in the log
-                with suppress(BundleRefused, UnknownBundle):  # the next one may be better
-                    await self._exchange(link, None)
-                seen = place  # not after another error, which may pass: a database that is away
+            await asyncio.sleep(pause_s)
+            try:
+                place = await asyncio.to_thread(_place, link)
+                if place != seen:
+                    with suppress(EarwitnessError):  # it is in the log
+                        with suppress(BundleRefused, UnknownBundle):  # the next one may be better
+                            await self._exchange(link, None)
+                        seen = place  # not after another error, which may pass: a database that is away
+                pause_s = LOOK_S
+            except Exception:  # noqa: BLE001  it is in the log, and the next bundle may be better
+                pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
+                _log.exception("%s could not be followed; it is looked at again in %g s", link, pause_s)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
