@@ -12,6 +12,7 @@ from models.bundle import Bundle
 from models.encoder import Device, Encoder, l2_normalised
 from models.vocabulary import Domain, LossChoice
 from tests.models.tiny import embedder
+from tests.training.report.made import CURVE
 from tests.training.small import small_store
 from training.assemble import assemble_bundle
 from training.features import FeatureStore
@@ -57,7 +58,7 @@ def ensemble_of(members: Sequence[Named], folder: Path, work: Path, recipe: Reci
         folder,
         work,
         limited_epochs=dict.fromkeys(names, 1),
-        curves={name: {"epoch": [1.0], "loss": [2.0]} for name in names},
+        curves={name: dict(CURVE) for name in names},
         **facts,
     )
 

@@ -18,15 +18,24 @@ from models.detector import Detector
 from models.encoder import Device
 from models.errors import BundleError, DataError
 from models.manifest import Manifest
-from models.vocabulary import Domain, ThresholdRule
+from models.vocabulary import Condition, Domain, ThresholdRule
 from tests.models.tiny import FAN, VALVE, build_bundle, mixtures_of, with_canary
 from tests.training.ensembles import MEMBERS, ensemble_of
+from tests.training.report.test_page import read
+from tests.training.report.test_reporter import record
 from tests.training.small import run_python
+from tests.training.told import ignore
 from training.calibration import CalibrationScores
 from training.cli import main
+from training.contenders import BundleContender
+from training.evaluate import evaluate
 from training.kept_scores import keep_scores
 from training.prune import Pruning
 from training.pruning import Pruned
+from training.report.gather import gather
+from training.report.reporter import Reporter
+from training.report.smaller import curve_tables, ensembles
+from training.report.words import per_cent
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +185,41 @@ def test_the_curve_is_printed_and_a_dry_run_writes_nothing(
     pruning = Pruning.of(made / "whole", made / "work", 3)
     stay = ", ".join(pruning.whole.manifest.members[place].id for place in pruning.kept)
     assert f"* 3 of 6 members stay: {stay}." in lines
-    assert main([*words, "--bundle", str(made / "small")]) == 2
+    assert main([*words, "--bundle", str(made / "work")]) == 2
     assert "exists already" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words[:-1], "0", "--bundle", str(tmp_path / "small")])
     assert "0 members score nothing" in capsys.readouterr().err
+
+
+def test_the_report_shows_the_curve_and_what_stands_beside_it(made: Path, small: Bundle, tmp_path: Path) -> None:
+    """Six members and three on the same clips: told apart by name, each with time and AUC at its step of the curve."""
+    recordings = [record(tmp_path, condition, i) for condition in Condition for i in range(2)]
+    reporter = Reporter(made / "small", tmp_path / "report", (), beside=[made / "whole"])
+    with (
+        closing(BundleContender(made / "small", device=Device.CPU, watch=reporter.embeddings)) as first,
+        closing(BundleContender(made / "whole", device=Device.CPU)) as whole,
+    ):
+        assert first.lineage != whole.lineage, "no seed of the same system"
+        evaluation = evaluate([first, whole], recordings, advance=ignore)
+    assert [system.label for system in evaluation.systems] == ["earwitness 3 members", "earwitness 6 members"]
+    reporter.write(evaluation)
+    page, curve = read(tmp_path / "report"), Pruned.of(small.manifest.training_data)
+    assert "A smaller ensemble" in page.text
+    assert "pruned: bundle" not in page.text, "the curve is shown, and not listed among the facts"
+    assert (tmp_path / "report" / "smaller-0.png").stat().st_size > 1000
+    assert curve is not None
+    labels = " ".join(page.values("aria-label"))
+    assert f"{curve.curves[0].steps[3].agreement:.3f} with 3 as in this bundle" in labels
+    measured = ensembles(made / "small", [made / "whole", made / "small"])
+    assert [(one.bundle, one.members) for one in measured[:2]] == [(small.id, 3), (curve.bundle, 6)]
+    data = replace(gather(evaluation, small, reporter.embeddings, command=""), ensembles=measured)
+    (table,) = curve_tables(data)
+    areas = {system.bundle: per_cent(system.totals.mean_auc.value) for system in evaluation.systems}
+    assert [line[0] for line in table.lines] == ["6", "5", "4", "3", "2", "1"]
+    assert [line[-1] for line in table.lines] == [areas[curve.bundle], "–", "–", areas[small.id], "–", "–"]
+    assert float(table.lines[0][-2]) > 0.0
+    assert ensembles(made / "whole", [made / "small"]) == (), "a bundle as trained has no curve to stand on"
 
 
 def changed(bundle: Bundle, folder: Path, **facts: Any) -> Path:
