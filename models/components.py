@@ -97,8 +97,10 @@ class Components:
 
 
 def _joined(members: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[Any], ...]:
-    """The rows of each member, as parts of one array: numpy asks for huge pages where an array has 4 MiB or more, and
-    what is read once a clip comes from memory a quarter faster so."""
+    """The rows of each member, as parts of one array.
+
+    numpy asks for huge pages where an array has 4 MiB or more, and what is read once a clip comes a quarter faster so.
+    """
     if all(len(parts) == 1 for parts in members):
         return tuple(parts[0] for parts in members)
     ends = np.cumsum([sum(map(len, parts)) for parts in members])
