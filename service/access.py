@@ -165,7 +165,8 @@ class Gate:
             raise Unauthorized("The key is not known here; it may have been revoked. Ask who runs the service for one.")
         if key.scopes.isdisjoint(scopes):
             raise Forbidden(
-                f"The key {key.name!r} has the scope {_listing(key.scopes)}; {_listing(scopes)} is needed here."
+                f"The key {key.name!r} has the scope {_listing(key.scopes)}; {_listing(scopes)} is needed here.",
+                key.name,
             )
         return key.name
 

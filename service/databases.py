@@ -101,9 +101,22 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at its end, unless an exception ends it."""
-        with self._usable(), self.engine.begin() as connection:
-            yield connection
+        """A transaction that is committed at its end, unless an exception ends it.
+
+        A `StoreError` leaves in doubt whether it was committed where the server was lost in the middle of that.
+        """
+        committing = False
+        try:
+            with self._usable(), self.engine.begin() as connection:
+                yield connection
+                committing = True
+        except StoreError as error:
+            if committing and getattr(error.__cause__, "connection_invalidated", False):
+                raise StoreError(
+                    f"{error} What was asked for may have been done: ask, or repeat it with the same Idempotency-Key.",
+                    in_doubt=True,
+                ) from error
+            raise
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

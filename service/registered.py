@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from models.vocabulary import SectionKey
+from service.audit import Change
 from service.errors import StoreError
 from service.targets import Idempotency, Registration, Sample, State, TargetStore
 
@@ -49,6 +50,7 @@ class Registered:
         self._reachable = False
         self._read_at = -_FRESH_S
         self._writing = asyncio.Lock()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._poller = ThreadPoolExecutor(1, thread_name_prefix="registrations")
 
     async def open(self) -> Self:
@@ -111,21 +113,53 @@ class Registered:
         self, key: SectionKey, clips: Sequence[tuple[Sample, bytes]], *, idempotency: Idempotency | None
     ) -> Registration:
         """`TargetStore.register`; known here when it returns."""
-        return await self._change(lambda: self.store.register(key, clips, idempotency=idempotency))
+        return await self._change(
+            lambda audited: _told(audited, *self.store.register(key, clips, idempotency=idempotency))
+        )
 
     async def restore(self, key: SectionKey, version: int, *, idempotency: Idempotency | None) -> Registration:
         """`TargetStore.restore`; known here when it returns."""
-        return await self._change(lambda: self.store.restore(key, version, idempotency=idempotency))
+        return await self._change(
+            lambda audited: _told(audited, *self.store.restore(key, version, idempotency=idempotency))
+        )
 
     async def withdraw(self, key: SectionKey) -> bool:
         """`TargetStore.withdraw`; known here when it returns."""
-        return await self._change(lambda: self.store.withdraw(key))
 
-    async def _change(self, change: Callable[[], tuple[Result, State]]) -> Result:
-        async with self._writing:
-            result, state = await asyncio.to_thread(change)
+        def change(audited: Change) -> tuple[bool, State]:
+            withdrawn, state = self.store.withdraw(key)
+            if withdrawn:
+                audited.made()
+            return withdrawn, state
+
+        return await self._change(change)
+
+    async def _change(self, change: Callable[[Change], tuple[Result, State]]) -> Result:
+        """What ``change`` gives; once begun, it is done to its end and then known, whoever waits for it."""
+        await self._writing.acquire()
+        changing = asyncio.create_task(self._changed(change))
+        self._begun.add(changing)
+        changing.add_done_callback(self._over)
+        return await asyncio.shield(changing)
+
+    async def _changed(self, change: Callable[[Change], tuple[Result, State]]) -> Result:
+        audited = Change()
+
+        def run() -> tuple[Result, State]:
+            with audited:  # in the thread, which may outlive the event loop
+                return change(audited)
+
+        try:
+            result, state = await asyncio.to_thread(run)
             self._learn(state)
+        finally:
+            self._writing.release()
         return result
+
+    def _over(self, changing: "asyncio.Task[Any]") -> None:
+        self._begun.remove(changing)
+        if not changing.cancelled():
+            changing.exception()  # who waits is told; asyncio would complain where nobody does
 
     def _learn(self, state: State | None, since: State | None = None) -> None:
         """Take over a newer state; None: nothing is new.
@@ -139,3 +173,9 @@ class Registered:
         if state is not None and (state.changes > self._known.changes or self._known is since):
             self._known = state
             self._by_key = {one.key: one for one in state.in_force}
+
+
+def _told(audited: Change, registration: Registration, state: State) -> tuple[Registration, State]:
+    if not registration.replayed:
+        audited.made(version=registration.version)
+    return registration, state

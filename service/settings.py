@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     keys: Path = Path("data/keys.json")
     """The file that keeps the digests of API keys; python -m service keys makes them."""
 
+    audit: Path | None = None
+    """A file to which the lines of the audit log are added too, as JSON, by the service and by commands that change
+    something."""
+
     api_key: SecretStr | None = None
     """The key that score --url sends."""
 

@@ -14,7 +14,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -54,7 +54,8 @@ class Standing(StrEnum):
 class Registration:
     """One version of a section's target clips, as it stood when it was read.
 
-    ``restored_from``: the earlier version whose clips it took over, if it did.
+    ``restored_from``: the earlier version whose clips it took over, if it did. ``replayed``: a repeated request was
+    answered with it, and has not made it.
     """
 
     id: int
@@ -65,6 +66,7 @@ class Registration:
     restored_from: int | None
     standing: Standing
     samples: tuple[Sample, ...]
+    replayed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,13 @@ class TargetStore:
         IdempotencyConflict : where the key belongs to another request.
         """
         with self._changing() as (connection, change):
-            number = _replayed(connection, idempotency)
+            number = replayed = _replayed(connection, idempotency)
             if number is None:
                 number = _next_version(connection, key, domain, idempotency)
                 rows = [_clip_row(number, at, *clip) for at, clip in enumerate(received, 1)]
                 connection.execute(insert(clips), rows)
-            return _registration(connection, number), State(change, _all_in_force(connection))
+            registration = replace(_registration(connection, number), replayed=replayed is not None)
+            return registration, State(change, _all_in_force(connection))
 
     def restore(
         self, key: SectionKey, version: int, *, idempotency: Idempotency | None = None, domain: Domain = Domain.TARGET
@@ -140,7 +143,7 @@ class TargetStore:
         IdempotencyConflict : where the key belongs to another request.
         """
         with self._changing() as (connection, change):
-            number = _replayed(connection, idempotency)
+            number = replayed = _replayed(connection, idempotency)
             if number is None:
                 earlier = _version(connection, key, version, domain)
                 number = _next_version(connection, key, domain, idempotency, restored_from=version)
@@ -148,7 +151,8 @@ class TargetStore:
                 copied = [literal(number), *(clips.c[name] for name in names[1:])]
                 taken = select(*copied).where(clips.c.registration_id == earlier)
                 connection.execute(insert(clips).from_select(names, taken))
-            return _registration(connection, number), State(change, _all_in_force(connection))
+            registration = replace(_registration(connection, number), replayed=replayed is not None)
+            return registration, State(change, _all_in_force(connection))
 
     def withdraw(self, key: SectionKey, domain: Domain = Domain.TARGET) -> tuple[bool, State]:
         """Take the section's registration out of force; False where there was none."""
@@ -165,7 +169,7 @@ class TargetStore:
         """
         with self._database.reading() as connection:
             number = _replayed(connection, idempotency)
-            return None if number is None else _registration(connection, number)
+            return None if number is None else replace(_registration(connection, number), replayed=True)
 
     def state(self, unless: int | None = None) -> State | None:
         """What is in force; None where the last change is still number ``unless``."""

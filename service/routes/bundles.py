@@ -36,7 +36,7 @@ async def reload(request: Request, resources: InResources, request_id: RequestId
     async with resources.admission.until(due):
         wanted = await read_json(request, ReloadParameters, lambda _: None)  # takes no place: clips may fill all
         resources.check_ready()
-        note(request.scope, bundle=wanted.bundle)
+        note(bundle=wanted.bundle)
         return ReloadAnswer.of(await resources.serving.reload(wanted.bundle), request_id)
 
 

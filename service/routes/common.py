@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 
 from models.vocabulary import NAME_PATTERN
 from service.access import Scope
+from service.errors import Forbidden
 from service.problems import MEDIA_TYPE
 from service.requests import refuse_unknown
 from service.resources import Loaded, Resources
@@ -41,7 +42,11 @@ def needs(*scopes: Scope) -> Any:
 
     async def check(request: Request) -> None:
         gate = (await _resources(request)).gate
-        request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+        try:
+            request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+        except Forbidden as error:
+            request.scope["state"]["key"] = error.key
+            raise
 
     return Depends(check)
 

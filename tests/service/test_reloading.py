@@ -17,6 +17,7 @@ from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
+from service.audit import user_name
 from service.errors import StoreError
 from service.loading import load_bundle
 from service.promotion import PromotionFile
@@ -359,9 +360,13 @@ def point(link: Path, to: Path) -> None:
 
 
 def test_a_watched_link_is_followed(
-    settings: Settings, bundles: dict[str, Bundle], link: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    bundles: dict[str, Bundle],
+    link: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """To a good bundle; past a bad one, and past none at all; and it alone says what serves."""
+    """To a good bundle; past a bad one, and past none at all; and it alone says what serves. Each time is audited."""
     monkeypatch.setattr("service.serving.LOOK_S", 0.02)
     watching = settings.model_copy(update={"bundle": link, "watch": True})
     folder = settings.bundles_dir
@@ -383,6 +388,13 @@ def test_a_watched_link_is_followed(
 
     asyncio.run(scenario())
     assert not watching.promotion_file.exists()
+    swaps = [record.getMessage() for record in caplog.records if record.name == "service.audit"][2:]
+    begin = f"serve --watch user={user_name()} folder={link} "
+    ids = {name: bundles[name].id for name in ("first", "second")}
+    assert swaps == [
+        *[f"{begin}outcome=unchanged"] * 3,
+        f"{begin}bundle_id={ids['second']} replaced={ids['first']} outcome=changed",
+    ]
 
 
 async def refusals(client: httpx.AsyncClient) -> str:

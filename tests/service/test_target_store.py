@@ -311,6 +311,27 @@ def test_a_writer_does_not_wait_for_another_programs_lock_for_ever(postgres: Pos
         assert store.register(FAN_0, rows(b"one"))[0].version == 1
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_commit_that_the_server_dies_of_is_in_doubt(postgres: Postgres, dies: bool) -> None:
+    """Nobody knows whether it was done, and the error says so; one that the server refuses was not."""
+    url = postgres.new_database()
+    with TargetStore(url) as store:
+        end = "PERFORM pg_terminate_backend(pg_backend_pid())" if dies else "RAISE 'no'"
+        execute(
+            url, f"CREATE FUNCTION finish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {end}; RETURN NULL; END $$"
+        )
+        execute(
+            url,
+            "CREATE CONSTRAINT TRIGGER at_the_commit AFTER INSERT ON clips DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+            "EXECUTE FUNCTION finish()",
+        )
+        with pytest.raises(StoreError) as refused:
+            store.register(FAN_0, rows(b"one"))
+        assert refused.value.in_doubt == dies
+        assert ("repeat it with the same Idempotency-Key" in str(refused.value)) == dies
+        assert state(store).in_force == ()
+
+
 def test_a_server_that_comes_back_is_used_again(postgres: Postgres) -> None:
     """Stopped, it is an error with its name; started, the same store goes on with all that was registered."""
     with TargetStore(postgres.new_database()) as store:
