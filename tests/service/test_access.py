@@ -112,6 +112,28 @@ def test_a_key_file_keeps_digests_that_only_its_owner_reads(keys: KeyFile, tmp_p
     assert [key.name for key in reader.read()] == ["other"]
 
 
+def test_keys_that_are_made_at_once_are_all_kept(keys: KeyFile, tmp_path: Path) -> None:
+    """By several processes, while another revokes: none is lost, and none comes back."""
+    file = tmp_path / "data" / "keys.json"
+    for number in range(8):
+        keys.create(f"old-{number}", [Scope.SCORE])
+    make = (
+        "import sys; from pathlib import Path; from service.access import KeyFile, Scope; sys.stdin.read(); "
+        "[KeyFile(Path(sys.argv[1])).create(f'{sys.argv[2]}-{n}', [Scope.SCORE]) for n in range(8)]"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", make, str(file), str(n)], cwd=REPOSITORY, stdin=subprocess.PIPE)
+        for n in range(3)
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.close()  # all begin now
+    for number in range(8):
+        keys.revoke(f"old-{number}")
+    assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0, 0]
+    assert {key.name for key in keys.read()} == {f"{writer}-{n}" for writer in range(3) for n in range(8)}
+
+
 def test_keys_that_cannot_be_read_let_nobody_in(keys: KeyFile, tmp_path: Path) -> None:
     """Neither those that were known before."""
     gate = Gate(keys, required=True)
