@@ -138,8 +138,8 @@ class KeyFile:
             ) from error
         except OSError as error:
             raise KeysError(
-                f"{self._file}: the keys cannot be written ({error.strerror}). Make the folder writable, or choose "
-                "another file with EARWITNESS_KEYS."
+                f"{self._file}: the keys cannot be written ({error.strerror}). Make the folder writable, with space "
+                "on its disk, or choose another file with EARWITNESS_KEYS."
             ) from error
 
     def _write(self, keys: Sequence[Key]) -> None:

@@ -22,13 +22,13 @@ from service.errors import StoreError
 
 SQLITE: Final = "sqlite:///"
 POSTGRESQL: Final = "postgresql+psycopg://"
-REVISION: Final = "2"
+REVISION: Final = "3"
 """The newest of `service.migrations`."""
 PATIENCE_S: Final = 10.0
 """How long another's lock on the database is waited for."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_OLDER = ("1",)
+_OLDER = ("1", "2")
 _UNVERSIONED = frozenset({"registrations", "clips", "in_force", "idempotency_keys"})
 """The tables of an SQLite file with user_version 1, which the first release wrote without a revision."""
 _LOCK = 0x6561_7277
@@ -42,6 +42,9 @@ _TIMES_OUT: dict[str, str | int] = {
     "application_name": "earwitness",
 }
 """libpq's parameters: a server whose machine is gone is noticed within seconds. Those of the URL go first."""
+
+_ON_THE_DISK = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+"""What is acknowledged must not be lost; one that waits for more, or for other disks, is the server's own choice."""
 
 _log = logging.getLogger("service.databases")
 
@@ -83,7 +86,11 @@ class Database:
                 "pip install 'earwitness[postgres]', or keep target clips in a file."
             ) from error
         except (OSError, SQLAlchemyError) as error:
-            remedy = "Make its folder writable" if self.file else "See that the server runs and lets this user in"
+            remedy = (
+                "Make its folder writable, with space on its disk"
+                if self.file
+                else "See that the server runs and lets this user in"
+            )
             raise StoreError(
                 f"The database of target clips {self.name} cannot be opened ({_reason(error)}). {remedy}, or choose "
                 "another with EARWITNESS_DATABASE."
@@ -176,8 +183,9 @@ def _postgresql(url: str, patience_s: float) -> Engine:
     _begin(
         engine,
         reading="SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        writing=f"SET LOCAL lock_timeout = {patience_ms}; "
-        f"SET LOCAL idle_in_transaction_session_timeout = {3 * patience_ms}",
+        writing="SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; "
+        f"SET LOCAL lock_timeout = {patience_ms}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {3 * patience_ms}; {_ON_THE_DISK}",
     )
     return engine
 

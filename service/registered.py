@@ -47,6 +47,8 @@ class Registered:
         self.store = store
         self._known = _NOTHING_READ
         self._by_key: Mapping[SectionKey, Registration] = {}
+        self._highest: dict[SectionKey, int] = {}
+        """The highest version that each section is known to have had, should a backup take the database's place."""
         self._reachable = False
         self._read_at = -_FRESH_S
         self._writing = asyncio.Lock()
@@ -114,13 +116,18 @@ class Registered:
     ) -> Registration:
         """`TargetStore.register`; known here when it returns."""
         return await self._change(
-            lambda audited: _told(audited, *self.store.register(key, clips, idempotency=idempotency))
+            lambda audited: _told(
+                audited, *self.store.register(key, clips, idempotency=idempotency, after=self._highest.get(key, 0))
+            )
         )
 
     async def restore(self, key: SectionKey, version: int, *, idempotency: Idempotency | None) -> Registration:
         """`TargetStore.restore`; known here when it returns."""
         return await self._change(
-            lambda audited: _told(audited, *self.store.restore(key, version, idempotency=idempotency))
+            lambda audited: _told(
+                audited,
+                *self.store.restore(key, version, idempotency=idempotency, after=self._highest.get(key, 0)),
+            )
         )
 
     async def withdraw(self, key: SectionKey) -> bool:
@@ -171,8 +178,12 @@ class Registered:
             _log.info("the database of target clips answers again")
         self._reachable, self._read_at = True, time.monotonic()
         if state is not None and (state.changes > self._known.changes or self._known is since):
+            if state.changes < self._known.changes:
+                _log.warning("the database of target clips went back: a backup has taken its place")
             self._known = state
             self._by_key = {one.key: one for one in state.in_force}
+            for one in state.in_force:
+                self._highest[one.key] = max(one.version, self._highest.get(one.key, 0))
 
 
 def _told(audited: Change, registration: Registration, state: State) -> tuple[Registration, State]:
