@@ -143,16 +143,11 @@ def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) 
     Every member is a system with Eq. (4)'s term in it, so the ensemble holds that term once a member.
     ``embeddings``: (clips, members, d). ``t_max``: (clips, 128), may be None where the model does not need it.
     """
-    temporal_maximum = None
-    if model.temporal_maximum is not None:
-        if t_max is None:
-            raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
-        temporal_maximum = len(model.members) * temporal_maximum_term(model.temporal_maximum, t_max)
-    attribute = attribute_term(model, embeddings)
+    temporal_maximum, attribute = _temporal_maximum(model, t_max), attribute_term(model, embeddings)
     return Terms(
         section=section_term(model, embeddings).sum(axis=1),
         attribute=None if attribute is None else attribute.sum(axis=1),
-        temporal_maximum=temporal_maximum,
+        temporal_maximum=None if temporal_maximum is None else len(model.members) * temporal_maximum,
     )
 
 
@@ -187,12 +182,7 @@ def score_section(
     ValueError : where shapes do not fit or values are not finite (a NaN would compare as normal), and for the target
         domain where there are no target mixtures.
     """
-    if embeddings.ndim != 3 or embeddings.shape[1] != len(model.members):
-        raise ValueError(f"embeddings must be (clips, {len(model.members)} members, d), not {embeddings.shape}.")
-    if not np.isfinite(embeddings).all() or (t_max is not None and not np.isfinite(t_max).all()):
-        raise ValueError("Embeddings and temporal maxima must be finite.")
-    if t_max is not None and len(t_max) != len(embeddings):
-        raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+    _check(model, embeddings, t_max)
     if domain is Domain.SOURCE:
         return source_terms(model, embeddings, t_max)
     chosen = [member.target for member in model.members] if target is None else target
@@ -212,6 +202,41 @@ def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
     high: a threshold from them would call every test clip anomalous.
     """
     return terms.anomaly_score if domain is Domain.SOURCE else terms.section
+
+
+def decision_score_by_member(
+    model: SectionModel, embeddings: Floats, t_max: Floats | None, domain: Domain
+) -> NDArray[np.float64]:
+    """What each member adds to the `decision_score` of clips, (clips, members): of some of them it is their sum.
+
+    ``embeddings``, ``t_max``: as of `score_section`, and likewise what is raised.
+    """
+    _check(model, embeddings, t_max)
+    scores = section_term(model, embeddings)
+    if domain is Domain.TARGET:
+        return scores
+    temporal_maximum, attribute = _temporal_maximum(model, t_max), attribute_term(model, embeddings)
+    if attribute is not None:
+        scores = scores + attribute
+    return scores if temporal_maximum is None else scores + temporal_maximum[:, None]
+
+
+def _check(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> None:
+    if embeddings.ndim != 3 or embeddings.shape[1] != len(model.members):
+        raise ValueError(f"embeddings must be (clips, {len(model.members)} members, d), not {embeddings.shape}.")
+    if not np.isfinite(embeddings).all() or (t_max is not None and not np.isfinite(t_max).all()):
+        raise ValueError("Embeddings and temporal maxima must be finite.")
+    if t_max is not None and len(t_max) != len(embeddings):
+        raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+
+
+def _temporal_maximum(model: SectionModel, t_max: Floats | None) -> NDArray[np.float64] | None:
+    """Eq. (4)'s third term of one member, (clips,); None where the model has none."""
+    if model.temporal_maximum is None:
+        return None
+    if t_max is None:
+        raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
+    return temporal_maximum_term(model.temporal_maximum, t_max)
 
 
 def _distances(members: Sequence[Normality], x: Floats) -> NDArray[np.float64]:

@@ -267,6 +267,12 @@ class Adaptation:
     async def _fit(
         self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None = None
     ) -> Fitted:
+        with self._detection.forecast.work(deadline, len(clips)):
+            return await self._fit_now(key, clips, deadline, max_clip_s)
+
+    async def _fit_now(
+        self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None
+    ) -> Fitted:
         results = await asyncio.gather(
             *(self._detection.hear_first(clip, max_clip_s) for clip in clips), return_exceptions=True
         )

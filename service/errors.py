@@ -91,7 +91,11 @@ class IdempotencyConflict(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """As many requests are in hand as the service may hold."""
+    """As many requests are in hand as the service may hold, or as can be answered in time."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class UnknownBundle(ServiceError):

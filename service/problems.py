@@ -80,7 +80,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.AudioError: Kind(422, "unusable-audio", "Audio cannot be used"),
     model_errors.TargetClipsError: Kind(422, "target-clips-refused", "Target clips refused"),
     errors.BundleRefused: Kind(422, "bundle-refused", "Bundle refused"),
-    errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand", retry_after_s=1),
+    errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand"),
     errors.ClientGone: Kind(CLIENT_GONE, "client-gone", "Client gone"),
     errors.NotReady: Kind(503, "not-ready", "Not ready", retry_after_s=5),
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
@@ -115,7 +115,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
         "request_id": request_id,
         **_extensions(error),
     }
-    headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
+    retry_after_s = error.retry_after_s if isinstance(error, errors.QueueFull) else kind.retry_after_s
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, errors.Unauthorized):

@@ -87,7 +87,8 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     with _keras_started():
         from training.keras_backend import device
-        from training.pipeline import Run, Until, train
+        from training.pipeline import train
+        from training.run import Run, Until
 
     calibration = getattr(options, "calibration", None)
     precision = Precision(getattr(options, "precision", Precision.FLOAT32))

@@ -67,7 +67,8 @@ _MEANINGS = {
     413: "The body is too large or the clip too long.",
     415: "Not audio, or a content type that is not read here.",
     422: "Audio that cannot be scored: too short, silent, not finite, not decodable; or a bundle that cannot serve.",
-    429: "As many requests are in hand as the service holds. Retry-After says when to come back.",
+    429: "As many requests are in hand as the service holds, or as it can answer by the deadline. Retry-After says "
+    "when to come back.",
     503: "Not ready, shutting down, or the database of target clips or another file unavailable. Retry-After says when "
     "to come back.",
     504: "The request's deadline passed.",

@@ -108,6 +108,7 @@ async def register(
         raise unsupported(request, [MULTIPART])
     with resources.admission.place() as hold:
         async with resources.admission.until(due):
+            loaded.detection.forecast.check(due)  # before the clips are sent
             form = await read_form(request, settings.max_registration_bytes, hold)
             clips = many_files(form)
             wanted = parameters(RegistrationParameters, form.texts)
