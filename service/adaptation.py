@@ -18,6 +18,7 @@ from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
 from models.systems import Embeddings, Features, TargetModel
 from models.vocabulary import SectionKey
+from service.audit import note
 from service.detection import Detection
 from service.errors import StoreError, TargetClipsUnusable
 from service.registered import Registered, TargetState
@@ -144,6 +145,7 @@ class Adaptation:
             idempotency = Idempotency(idempotency_key, request_sha256)
             earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
+                note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
         fitted = await self._judge(key, clips, deadline)
         rows = list(zip(fitted.samples, clips, strict=True))
@@ -181,6 +183,7 @@ class Adaptation:
             idempotency = Idempotency(idempotency_key, hashlib.sha256(request.encode()).hexdigest())
             earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
+                note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
         old = await self._registered.read(self._registered.store.version, key, version)
         target = await self._target(key, old, deadline)

@@ -18,12 +18,15 @@ from pydantic import ValidationError
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
+from service.audit import Change, attempt_by, user_name
 from service.bench.arguments import add_arguments as add_bench_arguments
 from service.ending import FAILED, INTERRUPTED
-from service.logs import LogFormat, configure
+from service.logs import LogFormat, configure, keep_audit
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
+_CHANGING = frozenset({"serve", "keys", "targets"})
+"""Commands that have something to audit."""
 _LAST_ANSWERS_S = 2
 """How long answers may still be on their way once nothing is in hand any more: a part of `AFTER_DRAIN_S`."""
 
@@ -99,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for variable in unknown_variables():
         _log.warning("%s names no setting and is ignored", variable)
     try:
+        if options.command in _CHANGING and settings.audit is not None:
+            keep_audit(settings.audit)
         status: int = options.run(settings, options)
     except EarwitnessError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,7 +159,12 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _create_key(settings: Settings, options: argparse.Namespace) -> int:
-    print(KeyFile(settings.keys).create(options.name, [Scope(name) for name in options.scope]))
+    scopes = sorted({Scope(name) for name in options.scope})
+    about = {"key_name": options.name, "scopes": ",".join(scopes), "file": settings.keys}
+    with attempt_by("keys create", user_name(), **about), Change() as audited:
+        secret = KeyFile(settings.keys).create(options.name, scopes)
+        audited.made()
+    print(secret)
     return 0
 
 
@@ -165,7 +175,10 @@ def _list_keys(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _revoke_key(settings: Settings, options: argparse.Namespace) -> int:
-    KeyFile(settings.keys).revoke(options.name)
+    about = {"key_name": options.name, "file": settings.keys}
+    with attempt_by("keys revoke", user_name(), **about), Change() as audited:
+        KeyFile(settings.keys).revoke(options.name)
+        audited.made()
     return 0
 
 
@@ -189,7 +202,10 @@ def _targets(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "export":
         print(f"exported {export_targets(settings.database, options.folder)} to {options.folder}")
     else:
-        done = import_targets(settings.database, options.folder)
+        about = {"folder": options.folder, "database": shown(settings.database)}
+        with attempt_by("targets import", user_name(), **about), Change() as audited:
+            done = import_targets(settings.database, options.folder)
+            audited.made(registrations=done.registrations, clips=done.clips)
         print(f"imported {done} into {shown(settings.database)}")
     return 0
 

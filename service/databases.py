@@ -22,13 +22,13 @@ from service.errors import StoreError
 
 SQLITE: Final = "sqlite:///"
 POSTGRESQL: Final = "postgresql+psycopg://"
-REVISION: Final = "2"
+REVISION: Final = "3"
 """The newest of `service.migrations`."""
 PATIENCE_S: Final = 10.0
 """How long another's lock on the database is waited for."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_OLDER = ("1",)
+_OLDER = ("1", "2")
 _UNVERSIONED = frozenset({"registrations", "clips", "in_force", "idempotency_keys"})
 """The tables of an SQLite file with user_version 1, which the first release wrote without a revision."""
 _LOCK = 0x6561_7277
@@ -75,7 +75,11 @@ class Database:
                 "pip install 'earwitness[postgres]', or keep target clips in a file."
             ) from error
         except (OSError, SQLAlchemyError) as error:
-            remedy = "Make its folder writable" if self.file else "See that the server runs and lets this user in"
+            remedy = (
+                "Make its folder writable, with space on its disk"
+                if self.file
+                else "See that the server runs and lets this user in"
+            )
             raise StoreError(
                 f"The database of target clips {self.name} cannot be opened ({_reason(error)}). {remedy}, or choose "
                 "another with EARWITNESS_DATABASE."
@@ -93,9 +97,22 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at its end, unless an exception ends it."""
-        with self._usable(), self.engine.begin() as connection:
-            yield connection
+        """A transaction that is committed at its end, unless an exception ends it.
+
+        A `StoreError` leaves in doubt whether it was committed where the server was lost in the middle of that.
+        """
+        committing = False
+        try:
+            with self._usable(), self.engine.begin() as connection:
+                yield connection
+                committing = True
+        except StoreError as error:
+            if committing and getattr(error.__cause__, "connection_invalidated", False):
+                raise StoreError(
+                    f"{error} What was asked for may have been done: ask, or repeat it with the same Idempotency-Key.",
+                    in_doubt=True,
+                ) from error
+            raise
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

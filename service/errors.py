@@ -39,7 +39,11 @@ from models.errors import EarwitnessError
 
 
 class ServiceError(EarwitnessError):
-    """Base of the service's own errors."""
+    """Base of the service's own errors; ``in_doubt``: what was asked for may have been done all the same."""
+
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        self.in_doubt = in_doubt
+        super().__init__(message)
 
 
 class MalformedRequest(ServiceError):
@@ -55,7 +59,11 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """A key without the scope that the request needs."""
+    """A key without the scope that the request needs; ``key`` is its name."""
+
+    def __init__(self, message: str, key: str) -> None:
+        self.key = key
+        super().__init__(message)
 
 
 class ForeignOrigin(ServiceError):

@@ -29,6 +29,8 @@ _TIMES_OUT: dict[str, str | int] = {
     "application_name": "earwitness",
 }
 """libpq's parameters: a server whose machine is gone is noticed within seconds. Those of the URL go first."""
+_ON_THE_DISK = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+"""What is acknowledged must not be lost; one that waits for more, or for other disks, is the server's own choice."""
 
 Result = TypeVar("Result")
 
@@ -78,9 +80,10 @@ def open_postgresql(url: str, patience_s: float) -> Engine:
         f"SET LOCAL statement_timeout = {_milliseconds(_READS_S)}"
     )
     writing = (
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; "
         f"SET LOCAL lock_timeout = {_milliseconds(patience_s)}; "
         f"SET LOCAL statement_timeout = {_milliseconds(writing_s)}; "
-        f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(3.0 * patience_s)}"
+        f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(3.0 * patience_s)}; {_ON_THE_DISK}"
     )
 
     @event.listens_for(engine, "do_connect")

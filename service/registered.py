@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from models.vocabulary import SectionKey
+from service.audit import Change
 from service.errors import StoreError
 from service.targets import Idempotency, Registration, Sample, State, TargetStore
 
@@ -47,8 +48,12 @@ class Registered:
         self.store = store
         self._known = _NOTHING_READ
         self._by_key: Mapping[SectionKey, Registration] = {}
+        self._highest: dict[SectionKey, int] = {}
+        """The highest version that each section is known to have had, should a backup take the database's place."""
         self._reachable = False
         self._read_at = -_FRESH_S
+        self._writing = asyncio.Lock()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._poller = ThreadPoolExecutor(1, thread_name_prefix="registrations")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registering")
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="target-clips")
@@ -115,7 +120,7 @@ class Registered:
                     pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
                     _log.exception("registrations could not be read; they are asked for again in %g s", pause_s)
                 if self._known.changes != told and telling.done():
-                    told, telling = self._known.changes, asyncio.ensure_future(_told(changed))
+                    told, telling = self._known.changes, asyncio.ensure_future(_call(changed))
                 await asyncio.sleep(pause_s)
         finally:
             telling.cancel()
@@ -128,24 +133,58 @@ class Registered:
         self, key: SectionKey, clips: Sequence[tuple[Sample, bytes]], *, idempotency: Idempotency | None
     ) -> Registration:
         """`TargetStore.register`; known here when it returns."""
-        return await self._change(lambda: self.store.register(key, clips, idempotency=idempotency))
+        return await self._change(
+            lambda audited: _told(
+                audited, *self.store.register(key, clips, idempotency=idempotency, after=self._highest.get(key, 0))
+            )
+        )
 
     async def restore(self, key: SectionKey, version: int, *, idempotency: Idempotency | None) -> Registration:
         """`TargetStore.restore`; known here when it returns."""
-        return await self._change(lambda: self.store.restore(key, version, idempotency=idempotency))
+        return await self._change(
+            lambda audited: _told(
+                audited,
+                *self.store.restore(key, version, idempotency=idempotency, after=self._highest.get(key, 0)),
+            )
+        )
 
     async def withdraw(self, key: SectionKey) -> bool:
         """`TargetStore.withdraw`; known here when it returns."""
-        return await self._change(lambda: self.store.withdraw(key))
 
-    async def _change(self, change: Callable[[], tuple[Result, State]]) -> Result:
-        """Write, in the one thread that does: who leaves before its turn writes nothing.
+        def change(audited: Change) -> tuple[bool, State]:
+            withdrawn, state = self.store.withdraw(key)
+            if withdrawn:
+                audited.made()
+            return withdrawn, state
 
-        And the next one's turn comes when the thread is done, not when who it wrote for has left.
-        """
-        result, state = await asyncio.get_running_loop().run_in_executor(self._writer, change)
-        self._learn(state)
+        return await self._change(change)
+
+    async def _change(self, change: Callable[[Change], tuple[Result, State]]) -> Result:
+        """What ``change`` gives; once begun, it is done to its end and then known, whoever waits for it."""
+        await self._writing.acquire()
+        changing = asyncio.create_task(self._changed(change))
+        self._begun.add(changing)
+        changing.add_done_callback(self._over)
+        return await asyncio.shield(changing)
+
+    async def _changed(self, change: Callable[[Change], tuple[Result, State]]) -> Result:
+        audited = Change()
+
+        def run() -> tuple[Result, State]:
+            with audited:  # in the thread, which may outlive the event loop
+                return change(audited)
+
+        try:
+            result, state = await asyncio.get_running_loop().run_in_executor(self._writer, run)
+            self._learn(state)
+        finally:
+            self._writing.release()
         return result
+
+    def _over(self, changing: "asyncio.Task[Any]") -> None:
+        self._begun.remove(changing)
+        if not changing.cancelled():
+            changing.exception()  # who waits is told; asyncio would complain where nobody does
 
     def _learn(self, state: State | None, since: State | None = None) -> None:
         """Take over a newer state; None: nothing is new.
@@ -157,12 +196,22 @@ class Registered:
             _log.info("the database of target clips answers again")
         self._reachable, self._read_at = True, time.monotonic()
         if state is not None and (state.changes > self._known.changes or self._known is since):
+            if state.changes < self._known.changes:
+                _log.warning("the database of target clips went back: a backup has taken its place")
             self._known = state
             self._by_key = {one.key: one for one in state.in_force}
+            for one in state.in_force:
+                self._highest[one.key] = max(one.version, self._highest.get(one.key, 0))
 
 
-async def _told(changed: Callable[[], Awaitable[None]]) -> None:
+async def _call(changed: Callable[[], Awaitable[None]]) -> None:
     try:
         await changed()
     except Exception:  # noqa: BLE001  it is in the log
         _log.exception("a change of registrations could not be made ready for scores; the first score will try again")
+
+
+def _told(audited: Change, registration: Registration, state: State) -> tuple[Registration, State]:
+    if not registration.replayed:
+        audited.made(version=registration.version)
+    return registration, state

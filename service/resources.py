@@ -19,6 +19,7 @@ from service.errors import NotReady, ServiceError
 from service.loading import LOADING_S, Loaded
 from service.origins import over_loopback
 from service.registered import Registered
+from service.retention import Retention
 from service.serving import Serving
 from service.settings import Settings
 from service.targets import TargetStore
@@ -135,7 +136,10 @@ class Resources:
         self.on_refusal()
 
     async def _loading(self) -> None:
-        store = self._opened.enter_context(await asyncio.to_thread(TargetStore, self.settings.database))
+        retention = Retention(self.settings.versions_kept, self.settings.idempotency_keys_s)
+        store = self._opened.enter_context(
+            await asyncio.to_thread(TargetStore, self.settings.database, retention=retention)
+        )
         registered = await Registered(store).open()
         self._opened.callback(registered.close)
         self._opened.callback(asyncio.create_task(registered.follow(self._warm)).cancel)

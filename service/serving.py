@@ -18,6 +18,7 @@ from models.errors import BundleError, BundleNotFound, DeviceUnavailable, Earwit
 from models.manifest import FILE_NAME
 from models.vocabulary import check_name
 from service.adaptation import Target
+from service.audit import Change, attempt_by, note, user_name
 from service.errors import (
     BundleRefused,
     BundleWatched,
@@ -136,7 +137,10 @@ class Serving:
     async def _exchange(self, folder: Path, promotion: Promotion | None) -> Exchange:
         """Put the bundle in ``folder`` in place of the current one, or change nothing."""
         try:
-            exchange = await self._exchanged(folder, promotion)
+            with Change() as audited:
+                note(folder=folder)
+                exchange = await self._exchanged(folder, promotion)
+                audited.made(bundle_id=exchange.loaded.bundle_id, replaced=exchange.replaced)
         except Exception as error:
             _log.error("%s was not put in service: %s", folder, error)
             self._metrics.observe_reload("refused")
@@ -194,8 +198,10 @@ class Serving:
             try:
                 place = await asyncio.to_thread(_place, link)
                 if place != seen:
+                    owner = await asyncio.to_thread(_owner, link)
                     with suppress(EarwitnessError):  # it is in the log
-                        with suppress(BundleRefused, UnknownBundle):  # the next one may be better
+                        # the next one may be better
+                        with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
                             await self._exchange(link, None)
                         seen = place  # not after another error, which may pass: a database that is away
                 pause_s = LOOK_S
@@ -222,6 +228,14 @@ def _place(link: Path) -> tuple[str, int] | None:
     """What tells one bundle behind a link from another; None where there is nothing."""
     try:
         return os.path.realpath(link), link.stat().st_ino
+    except OSError:
+        return None
+
+
+def _owner(link: Path) -> str | None:
+    """Who has made the link; None where it is gone."""
+    try:
+        return user_name(link.lstat().st_uid)
     except OSError:
         return None
 

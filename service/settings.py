@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     keys: Path = Path("data/keys.json")
     """The file that keeps the digests of API keys; python -m service keys makes them."""
 
+    audit: Path | None = None
+    """A file to which the lines of the audit log are added too, as JSON, by the service and by commands that change
+    something."""
+
     api_key: SecretStr | None = None
     """The key that score --url sends."""
 
@@ -79,6 +83,14 @@ class Settings(BaseSettings):
 
     database: str = "data/earwitness.db"
     """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
+
+    versions_kept: Annotated[int, Field(ge=2, le=100_000)] = 100
+    """How many versions of a section's target clips are kept, the newest; older ones go when the next one is
+    registered, and what is in force never does."""
+
+    idempotency_keys_s: Annotated[float, Field(ge=60.0, le=31_536_000.0)] = 86_400.0
+    """How long a repeated request with the same Idempotency-Key is known, in seconds, and the version that it made
+    kept."""
 
     false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share of normal clips that may be called anomalous; thresholds follow it without training again."""

@@ -37,7 +37,7 @@ async def reload(request: Request, resources: InResources, request_id: RequestId
         wanted = await read_json(request, ReloadParameters, lambda _: None)  # takes no place: clips may fill all
     async with resources.admission.until(due):
         resources.check_ready()
-        note(request.scope, bundle=wanted.bundle)
+        note(bundle=wanted.bundle)
         return ReloadAnswer.of(await resources.serving.reload(wanted.bundle), request_id)
 
 

@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 
 from models.vocabulary import NAME_PATTERN
 from service.access import Scope
+from service.errors import Forbidden
 from service.origins import check_origin
 from service.problems import MEDIA_TYPE
 from service.requests import refuse_unknown
@@ -43,7 +44,11 @@ def needs(*scopes: Scope) -> Any:
     async def check(request: Request) -> None:
         resources = await _resources(request)
         gate = resources.gate_for(request.scope)
-        request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+        try:
+            request.scope["state"]["key"] = gate.admit(request.headers.get("authorization"), scopes)
+        except Forbidden as error:
+            request.scope["state"]["key"] = error.key
+            raise
         if not resources.settings.keys_required:
             check_origin(request.scope, resources.settings.known_hosts)
 

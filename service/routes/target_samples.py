@@ -112,14 +112,15 @@ async def register(
             form = await read_form(request, settings.max_registration_bytes, hold)
             clips = many_files(form)
             wanted = parameters(RegistrationParameters, form.texts)
+            note(machine_type=wanted.machine_type, section=wanted.section)
             key = loaded.find(wanted.machine_type, wanted.section)
             if preview:
+                note(preview=True)
                 work = loaded.adaptation.preview(key, clips, due)
                 response.status_code = status.HTTP_200_OK
             else:
                 work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
-            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             return _answer(target, loaded, request_id)
 
 
@@ -187,7 +188,6 @@ async def withdraw(
     async with resources.admission.until(due):
         key = _known(loaded, machine_type, section)
         target = await loaded.adaptation.withdraw(key, due)
-        note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
         return _answer(target, loaded, request_id)
 
 
@@ -250,9 +250,9 @@ async def restore(
     with resources.admission.place() as hold:
         async with resources.admission.until(due):
             version = (await read_json(request, RestoreBody, hold)).version
+            note(restored_from=version)
             work = loaded.adaptation.restore(key, version, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
-            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             return _answer(target, loaded, request_id)
 
 
