@@ -86,7 +86,7 @@ def test_a_frozen_database_does_not_keep_the_process_up(
         answer = server.client.post("/target-samples", data=section, files=files)
         assert answer.json()["type"] == "urn:earwitness:problem:target-clips-unavailable"
         with pytest.raises(httpx.ReadTimeout):
-            server.client.post("/target-samples", data=section, files=files, timeout=1.0)
+            server.client.post("/target-samples", data=section, files=files, timeout=0.5)
         assert told_to_end(server) == 0
     assert "Traceback" not in server.log.read_text()
 
