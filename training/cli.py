@@ -87,7 +87,8 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     with _keras_started():
         from training.keras_backend import device
-        from training.pipeline import Run, Until, train
+        from training.pipeline import train
+        from training.run import Run, Until
 
     calibration = getattr(options, "calibration", None)
     precision = Precision(getattr(options, "precision", Precision.FLOAT32))
@@ -116,6 +117,25 @@ def _extend(options: argparse.Namespace) -> int:
         bundle = extend(options.old, recordings, options.bundle, options.work, advance=bar.update)
     sections = ", ".join(f"{one.machine_type} {one.section}" for one in sorted({each.key for each in recordings}))
     print(f"{options.bundle}: written, bundle {bundle.id}, with {sections}. Serve it in place of the old one.")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.prune import Pruning, refuse_existing
+    from training.pruning_printed import as_text, clip_ms
+    from training.timing import ROUNDS
+
+    refuse_existing(options.bundle)
+    pruning = Pruning.of(options.whole, options.work, options.members)
+    with tqdm(total=len(pruning.groups) * (1 + ROUNDS), unit="round", desc="time", leave=False) as bar:
+        ms = [clip_ms(pruning, group, bar.update) for group in pruning.groups]
+    print(as_text(pruning, ms), flush=True)
+    if options.dry_run:
+        return 0
+    bundle = pruning.write(options.bundle)
+    print(f"{options.bundle}: written, bundle {bundle.id}. Serve it in place of {options.whole}.")
     return 0
 
 
@@ -209,7 +229,8 @@ def _reporter(options: argparse.Namespace) -> Any:
     from training.report.reporter import Reporter
 
     command = ("python", "-m", "training", *options.arguments)
-    return Reporter(options.bundle, options.report, command, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return Reporter(options.bundle, options.report, command, beside=options.beside, made=made)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
@@ -219,6 +240,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "train": _train,
     "extend": _extend,
+    "prune": _prune,
     "baseline": _baseline,
     "study": _study,
     "evaluate": _evaluate,

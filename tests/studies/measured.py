@@ -11,9 +11,10 @@ from models.vocabulary import Split
 from tests.studies.cuts import write_manifest
 from training.contenders import BundleContender
 from training.evaluate import evaluate
-from training.pipeline import Run, train
+from training.pipeline import train
 from training.recipe import RECIPES
 from training.recordings import Recording, read_recordings
+from training.run import Run
 from training.storage import write_atomically
 
 Figures = Mapping[str, Any]

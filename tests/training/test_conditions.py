@@ -12,16 +12,18 @@ import pytest
 from models.bundle import Bundle, read_bundle
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec
 from models.vocabulary import Domain, ThresholdRule
-from training import fit, pipeline, recipe
+from training import ensemble, fit, recipe
 from training import folds as dealing
+from training import run as planned
 from training.calibration import LeftOut, left_out_scores
 from training.features import extract_features
 from training.fit import Lesson, fit_network
 from training.folds import condition_folds
 from training.networks import Standardisation
-from training.pipeline import Run, train
+from training.pipeline import train
 from training.recipe import RECIPES, LeftOutNetwork, Network, Recipe
 from training.recordings import Recording, read_recordings
+from training.run import Run
 from training.synthetic import synthesize
 
 FEW_FOLDS = 2
@@ -45,9 +47,9 @@ def quick() -> Recipe:
 @pytest.fixture(scope="module")
 def few_folds() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (dealing, pipeline, recipe):
+        for module in (dealing, ensemble, planned, recipe):
             patch.setattr(module, "FOLDS", FEW_FOLDS)
-        for module in (fit, pipeline):
+        for module in (fit, ensemble):
             patch.setattr(module, "build_embedder", small_embedder)
         yield
 
@@ -71,7 +73,7 @@ def work(few_folds: None, recordings: list[Recording], tmp_path_factory: pytest.
 
     run = Run.of(recordings, quick(), 0, folder / "work")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "fit_network", spy)
+        patch.setattr(ensemble, "fit_network", spy)
         train(run, folder / "bundle")
     assert [network.name for network in heard] == ["both-heads-s2", *(f"both-heads-s2-without-{f}" for f in range(2))]
     clips = extract_features(
@@ -113,9 +115,9 @@ def test_scores_are_those_of_the_networks_that_have_not_heard_the_fold(
     """The back end is given each fold's own embeddings; the serving network's would give other scores."""
     seen: list[LeftOut] = []
 
-    def spy(training: Any, left_out: LeftOut, **options: Any) -> Any:
+    def spy(training: Any, left_out: LeftOut, *fitting: Any, **options: Any) -> Any:
         seen.append(left_out)
-        return left_out_scores(training, left_out, **options)
+        return left_out_scores(training, left_out, *fitting, **options)
 
     monkeypatch.setattr("training.calibration.left_out_scores", spy)
     monkeypatch.setattr("training.fit.build_training_model", lambda *_: pytest.fail("trained again"))

@@ -16,13 +16,15 @@ from models.vocabulary import Domain, Precision
 from tests.training.small import embedder_of, small_store
 from tests.training.test_export import trained_like_snapshot
 from tests.training.test_features import record
-from training import assemble, pipeline
+from training import assemble, embeddings, pipeline
+from training.embeddings import embed
 from training.export import export_embedder
 from training.fit import Snapshot
 from training.keras_backend import device
-from training.pipeline import Run, Until, train
+from training.pipeline import train
 from training.recipe import RECIPES
 from training.recordings import Recording
+from training.run import Run, Until
 
 
 def run_on(recordings: list[Recording], work: Path) -> Run:
@@ -96,20 +98,20 @@ def test_embeddings_are_kept_for_the_networks_and_sounds_that_gave_them_and_no_o
     store = small_store()
     folder = tmp_path / "embeddings"
     first, second = exported(tmp_path, 0.0), exported(tmp_path, 5.0)
-    monkeypatch.setattr(pipeline, "EMBEDDING_ROWS", 8)
+    monkeypatch.setattr(embeddings, "EMBEDDING_ROWS", 8)
     advanced: list[int] = []
-    before = pipeline._embed(folder, store, first, Precision.FLOAT32, advanced.append)
+    before = embed(folder, store, first, Precision.FLOAT32, advanced.append)
     assert advanced == [8, 8, 4]
     assert before.shape == (20, 1, 128)
-    after = pipeline._embed(folder, store, second, Precision.FLOAT32, lambda _: None)
+    after = embed(folder, store, second, Precision.FLOAT32, lambda _: None)
     assert np.abs(after - before).max() > 0.01
     with closing(Encoder([path.read_bytes() for _, path in second], device=Device.CPU)) as encoder:
         np.testing.assert_allclose(after, encoder.encode(store.log_mels, [0]), atol=1e-6)
     with monkeypatch.context() as patched:
         patched.setattr(Encoder, "encode", lambda *_: pytest.fail("embedded again"))
-        np.testing.assert_array_equal(pipeline._embed(folder, store, second, Precision.FLOAT32, lambda _: None), after)
+        np.testing.assert_array_equal(embed(folder, store, second, Precision.FLOAT32, lambda _: None), after)
     louder = replace(store, log_mels=store.log_mels + np.float32(3.0), digest="others")
-    assert not np.array_equal(pipeline._embed(folder, louder, second, Precision.FLOAT32, lambda _: None), after)
+    assert not np.array_equal(embed(folder, louder, second, Precision.FLOAT32, lambda _: None), after)
 
 
 def test_what_came_out_otherwise_is_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,9 +20,10 @@ from tests.service.servers import Server
 from tests.studies import target_clips
 from training.extend import extend
 from training.metrics import auc
-from training.pipeline import Run, train
+from training.pipeline import train
 from training.recipe import RECIPES, Recipe
 from training.recordings import Recording, read_recordings
+from training.run import Run
 from training.synthetic import synthesize
 
 PUMP, OTHER, FAN = SectionKey("pump", "00"), SectionKey("pump", "01"), SectionKey("fan", "00")
