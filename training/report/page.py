@@ -7,8 +7,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from training.printed import row_table
 from training.report.alarms import false_alarm_plate, p_value_plates
-from training.report.background import counts, facts, results
+from training.report.background import counts, facts
 from training.report.cards import cards
 from training.report.choice import Wrong
 from training.report.contents import ReportData
@@ -16,6 +17,7 @@ from training.report.networks import map_plates, training_plates
 from training.report.separation import roc_plates, score_plates
 from training.report.summary import cautions, findings, lead, tiles
 from training.report.theme import DARK, LIGHT, Key, Plate, as_png, as_svg
+from training.report.words import typeset
 from training.storage import write_atomically
 
 PAGE = "report.html"
@@ -75,7 +77,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         cards=list(zip(clips, show(card.plate for card in clips), strict=True)),
         maps=show(map_plates(data)),
         training=show(training_plates(data)),
-        results=results(data),
+        results=row_table(data.rows),
         counts=counts(data),
         facts=list(facts(data)),
     )
@@ -92,6 +94,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     return environment.get_template("page.html")
 
 

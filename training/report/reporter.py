@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.bundle import read_bundle
+from models.bundle import Bundle
 from training.report.embeddings import EmbeddingRows
 from training.report.gather import gather
 from training.report.page import PAGE, write_report
@@ -12,11 +12,10 @@ from training.tables import Evaluation
 
 
 class Reporter:
-    """Writes a report of one bundle into a folder, which is made at once.
+    """Writes a report into a folder, which is made at once.
 
     Parameters
     ----------
-    bundle : the bundle's folder.
     folder : for the page and its pictures.
     command : the words that the report is asked for with.
     made : when, in words; None leaves it out, and equal evaluations give equal reports.
@@ -26,19 +25,13 @@ class Reporter:
     OSError : where the folder cannot be made.
     """
 
-    def __init__(self, bundle: Path, folder: Path, command: Sequence[str], *, made: str | None = None) -> None:
-        self._bundle, self._folder, self._command, self._made = bundle, folder, shlex.join(command), made
+    def __init__(self, folder: Path, command: Sequence[str], *, made: str | None = None) -> None:
+        self._folder, self._command, self._made = folder, shlex.join(command), made
         self.embeddings = EmbeddingRows()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, evaluation: Evaluation) -> Path:
-        """Write the page and its pictures, and return the page's path."""
-        data = gather(
-            evaluation,
-            read_bundle(self._bundle),
-            self.embeddings,
-            command=self._command,
-            made=self._made,
-        )
+    def write(self, evaluation: Evaluation, bundle: Bundle) -> Path:
+        """Write the page and its pictures, and return the page's path; ``bundle``: the system in question."""
+        data = gather(evaluation, bundle, self.embeddings, command=self._command, made=self._made)
         write_report(data, self._folder)
         return self._folder / PAGE
