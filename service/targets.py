@@ -197,7 +197,7 @@ class TargetStore:
             return None if change == unless else State(change, _all_in_force(connection))
 
     def versions(self, key: SectionKey, domain: Domain = Domain.TARGET) -> list[Registration]:
-        """Every registration that the section has had, the newest first."""
+        """Every registration of the section that is kept, the newest first."""
         with self._database.reading() as connection:
             numbers = select(registrations.c.id).filter_by(**_place(key, domain))
             return sorted(_registrations_of(connection, numbers), key=lambda one: -one.version)
@@ -246,8 +246,10 @@ class TargetStore:
 def count_change(connection: Connection) -> int:
     """The number of a change that begins here: until it is committed, no other does."""
     now = time.time_ns() // 1000
-    number = case((changes.c.number < now, now), else_=changes.c.number + 1)
-    return connection.scalars(update(changes).values(number=number).returning(changes.c.number)).one()
+    following = case((changes.c.number < now, now), else_=changes.c.number + 1)
+    counted = update(changes).values(number=following).returning(changes.c.number)
+    number: int = connection.scalars(counted).one()
+    return number
 
 
 def _place(key: SectionKey, domain: Domain) -> dict[str, str]:
