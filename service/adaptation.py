@@ -143,7 +143,7 @@ class Adaptation:
         if idempotency_key is not None:
             request_sha256 = await self._detection.in_thread(_request_sha256, key, clips)
             idempotency = Idempotency(idempotency_key, request_sha256)
-            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
+            earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
                 note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
@@ -166,7 +166,7 @@ class Adaptation:
 
     async def versions(self, key: SectionKey) -> list[Registration]:
         """Every registration of the section that is kept, the newest first; raises `StoreError`."""
-        return await asyncio.to_thread(self._registered.store.versions, key)
+        return await self._registered.read(self._registered.store.versions, key)
 
     async def restore(self, key: SectionKey, version: int, *, idempotency_key: str | None, deadline: float) -> Target:
         """Put the clips of an earlier version in force again, as a new version.
@@ -181,11 +181,11 @@ class Adaptation:
         if idempotency_key is not None:
             request = "\n".join(["restore", *_names(key), str(version)])
             idempotency = Idempotency(idempotency_key, hashlib.sha256(request.encode()).hexdigest())
-            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
+            earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
                 note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
-        old = await asyncio.to_thread(self._registered.store.version, key, version)
+        old = await self._registered.read(self._registered.store.version, key, version)
         target = await self._target(key, old, deadline)
         registration = await self._registered.restore(key, version, idempotency=idempotency)
         assert target.model is not None, "the bundle knows the section"
@@ -245,7 +245,7 @@ class Adaptation:
     async def _make(self, registration: Registration, deadline: float) -> Fitted | str:
         key = registration.key
         try:
-            audio = await asyncio.to_thread(self._registered.store.audio, registration)
+            audio = await self._registered.read(self._registered.store.audio, registration)
             return await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
         except TargetClipsUnusable as error:
             return str(error)

@@ -20,15 +20,15 @@ from models.vocabulary import Domain
 from service.access import KeyFile, Scope
 from service.audit import Change, attempt_by, user_name
 from service.bench.arguments import add_arguments as add_bench_arguments
+from service.ending import FAILED, INTERRUPTED
 from service.logs import LogFormat, configure, keep_audit
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
-FAILED = 2
 _CHANGING = frozenset({"serve", "keys", "targets"})
 """Commands that have something to audit."""
 _LAST_ANSWERS_S = 2
-"""How long answers may still be on their way once nothing is in hand any more."""
+"""How long answers may still be on their way once nothing is in hand any more: a part of `AFTER_DRAIN_S`."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        return 130
-    except Exception:  # noqa: BLE001  Python's own exit status, 1, would say that a clip is anomalous
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001  it has a status of its own
         _log.critical("unforeseen error", exc_info=True)
         return FAILED
     return status
@@ -129,6 +129,8 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         host=settings.host,
         port=settings.port,
         http=Protocol,
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_s,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -137,11 +139,11 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     resources = app.state.resources
     resources.gate.check_startable(settings.host)
     server = Server(config, resources)
-    resources.on_refusal = lambda: setattr(server, "should_exit", True)
+    resources.on_refusal = lambda: server.stop(FAILED)
     if settings.metrics_port is not None:
         server.beside(metrics_app(resources), settings.metrics_port)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
-    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
     try:
         server.run()
     except SystemExit:  # uvicorn's, its log line above says why

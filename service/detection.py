@@ -105,7 +105,7 @@ class Detection:
         """Finish what is in hand, then stop the threads."""
         await self.batcher.drain(grace_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.detector.close()
+        await asyncio.to_thread(self.detector.close)  # it waits for threads, and they may hang
 
     def _hear(
         self, audio: bytes, max_clip_s: float | None = None, fit: Callable[[Clip], Clip] | None = None

@@ -7,12 +7,16 @@
         ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
         ├── Unauthorized            no key, or one that is not known
         ├── Forbidden               a key without the scope that is needed
+        ├── ForeignOrigin           a web page of others that would change something, where no key is needed
+        ├── ForeignHost             asked for by a name that is not this machine's, where no key is needed
         ├── KeysError               the keys cannot be read or written, or there is none where one is needed
         ├── NoSuchPath              nothing is served there
         ├── MethodNotAllowed
         ├── BodyTooLarge
         ├── UnsupportedContentType  of the body as a whole; what a clip's bytes are is `models.errors.NotAudio`
         ├── IdempotencyConflict     another request under the same key
+        ├── RequestTooSlow          a head that does not come to its end
+        ├── TooManyConnections
         ├── QueueFull
         ├── UnknownBundle           no bundle of that name in the bundles' folder
         ├── BundleRefused           one that cannot serve; the one before goes on
@@ -62,6 +66,14 @@ class Forbidden(ServiceError):
         super().__init__(message)
 
 
+class ForeignOrigin(ServiceError):
+    """A request of another site's web page."""
+
+
+class ForeignHost(ServiceError):
+    """A request for a name that is none of this service."""
+
+
 class KeysError(ServiceError):
     """The keys cannot be read or written, or none is there where one is needed."""
 
@@ -88,6 +100,14 @@ class UnsupportedContentType(ServiceError):
 
 class IdempotencyConflict(ServiceError):
     """The Idempotency-Key belongs to an earlier, different registration."""
+
+
+class RequestTooSlow(ServiceError):
+    """The head of a request was not whole in time."""
+
+
+class TooManyConnections(ServiceError):
+    """As many connections are open as the service may hold."""
 
 
 class QueueFull(ServiceError):

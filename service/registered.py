@@ -5,6 +5,7 @@ scoring goes on with the last known state while the database is away. Its own ch
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ POLL_S = 0.2
 """How long another instance's registration may go unnoticed, with the time of one small query."""
 _FRESH_S = 3.0
 """What was read longer ago is stale, whatever keeps the database from answering."""
+_MOST_PAUSE_S = 30.0
 _NOTHING_READ = State(-1, ())
 
 _log = logging.getLogger("service.registered")
@@ -54,6 +56,8 @@ class Registered:
         self._writing = asyncio.Lock()
         self._begun: set[asyncio.Task[Any]] = set()
         self._poller = ThreadPoolExecutor(1, thread_name_prefix="registrations")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registering")
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="target-clips")
 
     async def open(self) -> Self:
         """Read what is in force.
@@ -71,7 +75,8 @@ class Registered:
 
     def close(self) -> None:
         """Ask no more; a query that hangs is not waited for."""
-        self._poller.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._poller, self._writer, self._readers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def state(self) -> TargetState:
@@ -100,16 +105,30 @@ class Registered:
             self._reachable = False
 
     async def follow(self, changed: Callable[[], Awaitable[None]]) -> None:
-        """Ask for ever; ``changed`` is called after each change, one call at a time, and never waited for."""
+        """Ask for ever; ``changed`` is called after each change, one call at a time, and never waited for.
+
+        What nobody foresaw is logged, and asked for again a little later each time: until then what is known is stale.
+        """
         told, telling = self._known.changes, asyncio.ensure_future(asyncio.sleep(0.0))
+        pause_s = POLL_S
         try:
             while True:
-                await self.refresh()
+                try:
+                    await self.refresh()
+                    pause_s = POLL_S
+                except Exception:  # noqa: BLE001  it is in the log, and who does not ask again never learns
+                    self._reachable = False
+                    pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
+                    _log.exception("registrations could not be read; they are asked for again in %g s", pause_s)
                 if self._known.changes != told and telling.done():
-                    told, telling = self._known.changes, asyncio.ensure_future(changed())
-                await asyncio.sleep(POLL_S)
+                    told, telling = self._known.changes, asyncio.ensure_future(_call(changed))
+                await asyncio.sleep(pause_s)
         finally:
             telling.cancel()
+
+    async def read(self, ask: Callable[..., Result], *arguments: object) -> Result:
+        """Call a method of the store that changes nothing."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, ask, *arguments)
 
     async def register(
         self, key: SectionKey, clips: Sequence[tuple[Sample, bytes]], *, idempotency: Idempotency | None
@@ -156,8 +175,9 @@ class Registered:
             with audited:  # in the thread, which may outlive the event loop
                 return change(audited)
 
+        in_context = contextvars.copy_context().run  # the thread's lines in the log are this request's
         try:
-            result, state = await asyncio.to_thread(run)
+            result, state = await asyncio.get_running_loop().run_in_executor(self._writer, in_context, run)
             self._learn(state)
         finally:
             self._writing.release()
@@ -184,6 +204,13 @@ class Registered:
             self._by_key = {one.key: one for one in state.in_force}
             for one in state.in_force:
                 self._highest[one.key] = max(one.version, self._highest.get(one.key, 0))
+
+
+async def _call(changed: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await changed()
+    except Exception:  # noqa: BLE001  it is in the log
+        _log.exception("a change of registrations could not be made ready for scores; the first score will try again")
 
 
 def _told(audited: Change, registration: Registration, state: State) -> tuple[Registration, State]:

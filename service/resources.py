@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
+from starlette.types import Scope
+
 from models.errors import EarwitnessError
-from service.access import Gate, KeyFile
+from service.access import Access, Gate, KeyFile
 from service.admission import Admission
 from service.errors import NotReady, ServiceError
 from service.loading import LOADING_S, Loaded
+from service.origins import over_loopback
 from service.registered import Registered
 from service.retention import Retention
 from service.serving import Serving
@@ -25,6 +28,8 @@ from service.tracing import Tracing
 
 __all__ = ["Loaded", "Resources"]
 
+_LAST_BATCH_S = 1.0
+"""How long a batch may still run whose callers have been answered: a part of `service.ending.AFTER_DRAIN_S`."""
 _log = logging.getLogger("service")
 
 
@@ -35,13 +40,23 @@ class Resources:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.queue_capacity, settings.max_bytes_in_hand)
+        self.questions = Admission(settings.queue_capacity, 0)
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
-        self.gate = Gate(KeyFile(settings.keys), required=settings.keys_required)
+        keys = KeyFile(settings.keys)
+        self.gate = Gate(keys, required=settings.keys_required)
+        self._gate_beyond = Gate(keys, required=settings.access is not Access.OPEN)
         endpoint = settings.traces_endpoint
         self.tracing = None if endpoint is None else Tracing(endpoint, version("earwitness"))
         self.serving = Serving(settings, self.metrics)
         self._opened = ExitStack()
+
+    def gate_for(self, scope: Scope) -> Gate:
+        """Who is let in: unless it was said that everybody is, only over the loopback does nobody need a key.
+
+        `Settings.host` says where this service listens, but not where another server than ours does that runs its app.
+        """
+        return self.gate if over_loopback(scope) else self._gate_beyond
 
     @property
     def loaded(self) -> Loaded:
@@ -78,6 +93,11 @@ class Resources:
         self.metrics.ready.set(0)
         await self.admission.drain(self.settings.drain_s)
 
+    def flush(self) -> None:
+        """Send the traces that have not been sent; blocks, but for a moment only."""
+        if self.tracing is not None:
+            self.tracing.close()
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Load in the background for as long as the app runs; drain at the end."""
@@ -86,12 +106,11 @@ class Resources:
             yield
         finally:
             await self.drain()
+            await asyncio.to_thread(self.flush)  # first: what follows may hang
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-            await self.serving.close(self.settings.drain_s)
+            await self.serving.close(_LAST_BATCH_S)
             self._opened.close()
-            if self.tracing is not None:
-                await asyncio.to_thread(self.tracing.close)
 
     async def _load(self) -> None:
         begun = time.perf_counter()

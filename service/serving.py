@@ -35,6 +35,8 @@ from service.telemetry import Metrics
 
 LOOK_S = 1.0
 """How often a watched link is looked at."""
+_MOST_PAUSE_S = 60.0
+"""How long it is left alone at most after an error that nobody foresaw."""
 _log = logging.getLogger("service")
 
 
@@ -139,7 +141,7 @@ class Serving:
                 note(folder=folder)
                 exchange = await self._exchanged(folder, promotion)
                 audited.made(bundle_id=exchange.loaded.bundle_id, replaced=exchange.replaced)
-        except EarwitnessError as error:
+        except Exception as error:
             _log.error("%s was not put in service: %s", folder, error)
             self._metrics.observe_reload("refused")
             raise
@@ -190,18 +192,22 @@ class Serving:
 
     async def _follow(self, seen: object) -> None:
         """Serve what the watched link names, whenever it names something else than ``seen``."""
-        link = self._settings.bundle
+        link, pause_s = self._settings.bundle, LOOK_S
         while True:
-            await asyncio.sleep(LOOK_S)
-            place = await asyncio.to_thread(_place, link)
-            if place == seen:
-                continue
-            owner = await asyncio.to_thread(_owner, link)
-            with suppress(EarwitnessError):  # it is in the log
-                # the next bundle may be better
-                with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
-                    await self._exchange(link, None)
-                seen = place  # not after another error, which may pass: a database that is away
+            await asyncio.sleep(pause_s)
+            try:
+                place = await asyncio.to_thread(_place, link)
+                if place != seen:
+                    owner = await asyncio.to_thread(_owner, link)
+                    with suppress(EarwitnessError):  # it is in the log
+                        # the next one may be better
+                        with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
+                            await self._exchange(link, None)
+                        seen = place  # not after another error, which may pass: a database that is away
+                pause_s = LOOK_S
+            except Exception:  # noqa: BLE001  it is in the log, and the next bundle may be better
+                pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
+                _log.exception("%s could not be followed; it is looked at again in %g s", link, pause_s)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

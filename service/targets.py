@@ -246,10 +246,9 @@ class TargetStore:
 def count_change(connection: Connection) -> int:
     """The number of a change that begins here: until it is committed, no other does."""
     now = time.time_ns() // 1000
-    following = case((changes.c.number < now, now), else_=changes.c.number + 1)
-    counted = update(changes).values(number=following).returning(changes.c.number)
-    number: int = connection.scalars(counted).one()
-    return number
+    number = case((changes.c.number < now, now), else_=changes.c.number + 1)
+    counted: int = connection.scalars(update(changes).values(number=number).returning(changes.c.number)).one()
+    return counted
 
 
 def _place(key: SectionKey, domain: Domain) -> dict[str, str]:

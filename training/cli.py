@@ -120,6 +120,25 @@ def _extend(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prune(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.prune import Pruning, refuse_existing
+    from training.pruning_printed import as_text, clip_ms
+    from training.timing import ROUNDS
+
+    refuse_existing(options.bundle)
+    pruning = Pruning.of(options.whole, options.work, options.members)
+    with tqdm(total=len(pruning.groups) * (1 + ROUNDS), unit="round", desc="time", leave=False) as bar:
+        ms = [clip_ms(pruning, group, bar.update) for group in pruning.groups]
+    print(as_text(pruning, ms), flush=True)
+    if options.dry_run:
+        return 0
+    bundle = pruning.write(options.bundle)
+    print(f"{options.bundle}: written, bundle {bundle.id}. Serve it in place of {options.whole}.")
+    return 0
+
+
 def _study(options: argparse.Namespace) -> int:
     with _keras_started():
         from training.study.runner import Study, run_study
@@ -210,7 +229,8 @@ def _reporter(options: argparse.Namespace) -> Any:
     from training.report.reporter import Reporter
 
     command = ("python", "-m", "training", *options.arguments)
-    return Reporter(options.bundle, options.report, command, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return Reporter(options.bundle, options.report, command, beside=options.beside, made=made)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
@@ -220,6 +240,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "train": _train,
     "extend": _extend,
+    "prune": _prune,
     "baseline": _baseline,
     "study": _study,
     "evaluate": _evaluate,

@@ -8,25 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.vocabulary import Condition, Decision
+from training.intervals import partial_interval, rate_interval, score_interval, wider
 from training.metrics import MIN_NORMAL_FOR_PARTIAL, Interval, Scores, auc, partial_auc
 from training.recordings import Place
-from training.resampling import Draws, interval, rate_interval, resampled_areas, score_interval
+from training.resampling import Draws, interval, resampled_areas
 from training.scored import Contender, PartKind, Scored
 from training.tables import Estimate, Part, Row
 
 _PAPERS_TERMS = ("section", "attribute", "target", "temporal_maximum")
 """Terms of Eqs. (2) to (4), nats: a sum of them is a score again. Other systems' terms are no such sums."""
 
-Sample = NDArray[np.float64]
-"""(1 + draws,): a figure, and what it is in each draw; (1,) where nothing can be drawn."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figure:
+    """A figure, what it is in each draw, and its interval; (0,) draws and None where nothing can be drawn."""
+
+    value: float
+    draws: NDArray[np.float64]
+    interval: Interval | None
+
+    @property
+    def estimate(self) -> Estimate:
+        """As a table has it."""
+        return Estimate(self.value, self.interval)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Areas:
-    """AUC and pAUC of one system in one place."""
+    """AUC and pAUC of one system in one place.
 
-    auc: Sample
-    pauc: Sample
+    An interval is the wider of two, for the draws are too sure where recordings are few, and what is sure of few
+    supposes a shape of the scores: both must be believed.
+    """
+
+    auc: Figure
+    pauc: Figure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +52,6 @@ class Measured:
     row: Row
     parts: tuple[Part, ...]
     areas: Areas | None
-
-
-def estimate(sample: Sample) -> Estimate:
-    """A figure with its interval."""
-    return Estimate(float(sample[0]), interval(sample[1:]) if len(sample) > 1 else None)
 
 
 def measure(
@@ -58,7 +69,7 @@ def measure(
     shown = len(normal) >= MIN_NORMAL_FOR_PARTIAL
     area = partial = Estimate(None, None)
     if areas is not None:
-        area, partial = estimate(areas.auc), estimate(areas.pauc)
+        area, partial = areas.auc.estimate, areas.pauc.estimate
     alarms, hits = _called(normal), _called(anomalous)
     machine_type, section, domain = place
     row = Row(
@@ -70,7 +81,7 @@ def measure(
         section=section,
         domain=domain,
         auc=area.value,
-        auc_interval=_wider(area, normal, anomalous),
+        auc_interval=area.interval,
         pauc=partial.value if shown else None,
         pauc_interval=partial.interval if shown else None,
         normal=len(normal),
@@ -93,18 +104,15 @@ def _areas(
         return None
     drawn = draws[Condition.NORMAL], draws[Condition.ANOMALY]
     if drawn[0] is None or drawn[1] is None:
-        return Areas(np.array([area]), np.array([partial]))
-    weights = drawn[0].weights(_recordings(normal)), drawn[1].weights(_recordings(anomalous))
-    resampled = resampled_areas(*scores, *weights)
-    return Areas(np.array([area, *resampled[0]]), np.array([partial, *resampled[1]]))
-
-
-def _wider(area: Estimate, normal: Sequence[Scored], anomalous: Sequence[Scored]) -> Interval | None:
-    """Of the draws' interval and the score's, of as many observations as there are recordings."""
-    if area.value is None or area.interval is None:
-        return None
-    other = score_interval(area.value, len(set(_recordings(normal))), len(set(_recordings(anomalous))))
-    return min(area.interval[0], other[0]), max(area.interval[1], other[1])
+        return Areas(*(Figure(value, np.empty(0), None) for value in (area, partial)))
+    recordings = _recordings(normal), _recordings(anomalous)
+    weights = drawn[0].weights(recordings[0]), drawn[1].weights(recordings[1])
+    areas, partials = resampled_areas(*scores, *weights)
+    counts = len(set(recordings[0])), len(set(recordings[1]))
+    return Areas(
+        Figure(area, areas, wider(interval(areas), score_interval(area, *counts))),
+        Figure(partial, partials, wider(interval(partials), partial_interval(partial, *counts))),
+    )
 
 
 def _parts(place: Place, normal: Sequence[Scored], anomalous: Sequence[Scored], *, shown: bool) -> Iterator[Part]:

@@ -6,6 +6,7 @@ not define is None, never a default: without anomalies there is no AUC, and no h
 
 import sys
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ MIN_NORMAL_FOR_PARTIAL = 20
 
 Interval = tuple[float, float]
 Scores = NDArray[np.float64]
+
+_Areas = TypeVar("_Areas", float, NDArray[np.float64])
 
 
 def auc(normal: Scores, anomalous: Scores) -> float | None:
@@ -51,14 +54,26 @@ def _area(normal: Scores, anomalous: Scores, max_fpr: float | None) -> float | N
     return float(roc_auc_score(truth, np.concatenate([normal, anomalous]), max_fpr=max_fpr))
 
 
+def standardised(partial: _Areas) -> _Areas:
+    """Areas left of p, 0 to p, so scaled that chance is 0.5 and no error 1 (McClish 1989)."""
+    chance = 0.5 * MAX_FALSE_POSITIVE_RATE**2
+    return 0.5 * (1.0 + (partial - chance) / (MAX_FALSE_POSITIVE_RATE - chance))
+
+
 def harmonic_means(figures: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Harmonic mean of each column of (figures, n): (n,).
+    """Harmonic mean of each column of (figures, n): (n,)."""
+    means: NDArray[np.float64] = len(figures) / reciprocals(figures).sum(axis=0)
+    return means
+
+
+def reciprocals(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a harmonic mean adds up.
 
     A zero is taken as `sys.float_info.epsilon`, as the official evaluator does: the mean of a perfect failure and
     anything is as good as 0, not an error.
     """
-    means: NDArray[np.float64] = len(figures) / (1.0 / np.maximum(figures, sys.float_info.epsilon)).sum(axis=0)
-    return means
+    found: NDArray[np.float64] = 1.0 / np.maximum(figures, sys.float_info.epsilon)
+    return found
 
 
 def harmonic_mean(values: Iterable[float | None]) -> float | None:

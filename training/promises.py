@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 
 from models.decision import Calibration
 from models.vocabulary import Condition, Domain, ThresholdRule
+from training.intervals import rate_interval
 from training.metrics import Interval
 from training.recordings import Place
-from training.resampling import rate_interval
 from training.scored import Scored
 
 RATES = (0.1, 0.05)

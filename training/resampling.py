@@ -1,10 +1,9 @@
-"""How sure a figure is: recordings are drawn again with replacement, a thousand times, and each draw is measured.
+"""Recordings drawn again with replacement, a thousand times, and each draw measured.
 
 Conventions: a recording is drawn as a whole, for its clips resemble each other and must not count as independent.
 Normal and anomalous recordings of a section and domain are drawn apart, so that every draw has as many of each as there
-are. What is drawn depends on the names of the recordings alone: every system is measured on the same draws, and the
-interval of a difference is that of paired figures. Intervals are percentiles, 95 %; a rate has one without draws, and
-an AUC by itself the wider of draws and `score_interval`.
+are. What is drawn depends on the names of the recordings alone: every system is measured on the same draws, and how far
+two figures go together is seen in them. `training.intervals` says what the draws alone are too sure of.
 """
 
 import zlib
@@ -13,18 +12,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
 from numpy.typing import NDArray
 
-from training.metrics import MAX_FALSE_POSITIVE_RATE, Interval, Scores
+from training.intervals import CONFIDENCE
+from training.metrics import MAX_FALSE_POSITIVE_RATE, Interval, Scores, standardised
 
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 _SEED = 0
-_EDGE = 1e-9
-"""From 0 or 1, where nothing varies: nearer than any other AUC of so many clips."""
 _CELLS = 2_000_000
 """Weights that are worked on at once: draws of a plant's ten thousand clips would fill the memory."""
 
@@ -61,69 +56,11 @@ def interval(values: NDArray[np.float64]) -> Interval:
     return float(low), float(high)
 
 
-def exact_interval(count: float, total: float) -> Interval:
-    """Exact interval of a rate (Clopper and Pearson 1934), for ``count`` of ``total`` independent observations."""
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low = scipy.stats.beta.ppf(tail, count, total - count + 1) if count else 0.0
-    high = scipy.stats.beta.ppf(1.0 - tail, count + 1, total - count) if count < total else 1.0
-    return float(low), float(high)
-
-
-def score_interval(area: float, normal: int, anomalous: int) -> Interval:
-    """Interval of an AUC by its score (Newcombe 2006, method 5): all values that it is no further from than chance.
-
-    The variance at a value is that of Hanley and McNeil (1982). Where no anomalous recording scores below a normal one
-    draws are all alike, and promise that none ever will; of few recordings they are too sure in any case.
-
-    Parameters
-    ----------
-    area : 0 to 1.
-    normal, anomalous : how many independent recordings of each it is of.
-    """
-    least = float(scipy.stats.norm.ppf((1.0 + CONFIDENCE) / 2.0)) ** 2
-    half = (normal + anomalous) / 2.0 - 1.0
-
-    def beyond(value: float) -> float:
-        """Negative for what is within chance's reach."""
-        spread = 1.0 + half * ((1.0 - value) / (2.0 - value) + value / (1.0 + value))
-        return (area - value) ** 2 - least * value * (1.0 - value) * spread / (normal * anomalous)
-
-    low = scipy.optimize.brentq(beyond, 0.0, min(area, 1.0 - _EDGE)) if area > 0.0 else 0.0
-    high = scipy.optimize.brentq(beyond, max(area, _EDGE), 1.0) if area < 1.0 else 1.0
-    return float(low), float(high)
-
-
-def rate_interval(called: Sequence[bool], recordings: Sequence[str]) -> Interval | None:
-    """Interval of the share of clips that are ``called`` anomalous.
-
-    Exact where every clip is of a recording of its own. Clips of one recording resemble each other: then it is the
-    exact interval of as many observations as would be as sure, by the variance between recordings (Korn and Graubard
-    1998); of as many as there are recordings where all clips are called alike. Draws would not do for a rate: of few
-    recordings their intervals hold the truth in four cases of five, and a rate of 0 is 0 in each of them.
-
-    Parameters
-    ----------
-    called, recordings : (clips,) the verdict on each clip, and the recording that it is of.
-
-    Returns
-    -------
-    None for no clip, and for several clips of a single recording.
-    """
-    total = len(called)
-    _, place, sizes = np.unique(np.asarray(recordings, dtype=str), return_inverse=True, return_counts=True)
-    if total and len(sizes) == total:
-        return exact_interval(sum(called), total)
-    if len(sizes) < 2:
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """How far two figures go together from draw to draw, -1 to 1; None without draws, or where one is the same in all."""
+    if not len(one) or not np.ptp(one) or not np.ptp(other):
         return None
-    rate = sum(called) / total
-    if rate in {0.0, 1.0}:
-        return exact_interval(rate * len(sizes), len(sizes))
-    by_recording = np.bincount(place, weights=np.asarray(called) - rate)
-    variance = len(sizes) / (len(sizes) - 1) * float(np.square(by_recording).sum()) / total**2
-    above = (1.0 + CONFIDENCE) / 2.0
-    few = float(scipy.stats.t.ppf(above, total - 1) / scipy.stats.t.ppf(above, len(sizes) - 1)) ** 2
-    effective = min(float(total), few * rate * (1.0 - rate) / variance) if variance else float(total)
-    return exact_interval(rate * effective, effective)
+    return 1.0 if np.array_equal(one, other) else float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))
 
 
 def resampled_areas(
@@ -164,8 +101,7 @@ def _areas(
     inside = np.clip(limit - false_rate[:, :-1], 0.0, run)  # how much of each step lies left of the limit
     slope = rise / np.where(run > 0.0, run, 1.0)
     partial = (inside * (hit_rate[:, :-1] + 0.5 * inside * slope)).sum(axis=1)
-    chance = 0.5 * limit**2
-    return area, 0.5 * (1.0 + (partial - chance) / (limit - chance))
+    return area, standardised(partial)
 
 
 def _rates(

@@ -25,7 +25,7 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded
-from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of
+from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of, question
 from service.schemas.target_samples import (
     PreviewParameters,
     RegistrationParameters,
@@ -130,8 +130,8 @@ async def register(
     operation_id="list_target_samples",
     summary="List registrations",
     response_model=TargetSamplesListing,
-    dependencies=[query_of()],
-    responses=problems(400, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 429, 503, 504),
 )
 async def listing(
     request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId
@@ -148,8 +148,8 @@ async def listing(
     operation_id="get_target_samples",
     summary="A section's target clips",
     response_model=TargetSamplesAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def one(
     *,
@@ -172,8 +172,8 @@ async def one(
     operation_id="delete_target_samples",
     summary="Withdraw a registration",
     response_model=TargetSamplesAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def withdraw(
     *,
@@ -197,8 +197,8 @@ async def withdraw(
     operation_id="list_target_samples_versions",
     summary="A section's registrations, past ones too",
     response_model=TargetVersionsAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def versions(
     *,

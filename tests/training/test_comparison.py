@@ -1,7 +1,7 @@
 """Systems beside each other, with told scores: totals, differences against a plain loop, the spread over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,9 +10,17 @@ from sklearn.metrics import roc_auc_score
 from models.vocabulary import Condition, Domain
 from tests.training.told import Told, ignore, noisy, recording, recordings, scores
 from training.evaluate import evaluate
+from training.intervals import (
+    difference_interval,
+    harmonic_interval,
+    mean_interval,
+    partial_interval,
+    score_interval,
+    wider,
+)
 from training.metrics import Interval, harmonic_mean, official_score
 from training.recordings import Recording
-from training.resampling import Draws, interval, score_interval
+from training.resampling import Draws, interval
 from training.scored import Contender, SystemName
 from training.tables import Evaluation, System
 
@@ -28,7 +36,7 @@ GIVEN = [
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain loop over a thousand draws would take minutes."""
-    monkeypatch.setattr("training.resampling.RESAMPLES", 80)
+    monkeypatch.setattr("training.resampling.RESAMPLES", 40)
 
 
 def of(*contenders: Contender, given: Sequence[Recording] = GIVEN) -> Evaluation:
@@ -74,42 +82,76 @@ def width(found: Interval | None) -> float:
     return found[1] - found[0]
 
 
-def test_a_difference_is_that_of_the_same_draws() -> None:
-    """Against a plain loop that repeats clips as they are drawn, and asks scikit-learn of both systems each time."""
-    evaluation = of(ours(), FLOOR)
-    (found,) = evaluation.differences
-    first, other = evaluation.systems
-    aucs = drawn_areas(first, None), drawn_areas(other, None)
-    paucs = drawn_areas(first, 0.1), drawn_areas(other, 0.1)
-    assert [group.place for group in found.groups] == [row.place for row in first.rows]
-    for place, group in enumerate(found.groups):
-        assert group.auc.value == pytest.approx(first.rows[place].auc - other.rows[place].auc)  # type: ignore[operator]
-        assert group.auc.interval == pytest.approx(interval(aucs[0][place] - aucs[1][place]))
-        if group.machine_type == "pump":
-            assert (group.pauc.value, group.pauc.interval) == (None, None)
-        else:
-            assert group.pauc.interval == pytest.approx(interval(paucs[0][place] - paucs[1][place]))
-    official, means = (
-        [len(areas) / (1 / areas).sum(axis=0) for areas in both]
-        for both in ([np.concatenate(pair) for pair in zip(aucs, paucs, strict=True)], aucs)
-    )
-    assert found.totals.official_score.interval == pytest.approx(interval(official[0] - official[1]))
-    assert found.totals.harmonic_mean_auc.interval == pytest.approx(interval(means[0] - means[1]))
-    assert found.totals.mean_auc.interval == pytest.approx(interval(aucs[0].mean(axis=0) - aucs[1].mean(axis=0)))
-
-
-def test_figures_have_the_intervals_of_their_draws() -> None:
-    """Rows and totals alike."""
+def test_a_row_has_the_wider_of_two_intervals() -> None:
+    """That of the draws, against a plain loop that repeats clips as they are drawn, and that of so many recordings."""
     (system,) = of(ours()).systems
     aucs, paucs = drawn_areas(system, None), drawn_areas(system, 0.1)
     for place, row in enumerate(system.rows):
-        drawn, scored = interval(aucs[place]), score_interval(row.auc or 0.0, row.normal, row.anomalous)
-        assert row.auc_interval == pytest.approx((min(drawn[0], scored[0]), max(drawn[1], scored[1])))
-        shown = row.normal >= 20
-        assert row.pauc_interval == (pytest.approx(interval(paucs[place])) if shown else None)
-    both = np.concatenate([aucs, paucs])
-    assert system.totals.official_score.interval == pytest.approx(interval(len(both) / (1 / both).sum(axis=0)))
-    assert system.totals.mean_auc.interval == pytest.approx(interval(aucs.mean(axis=0)))
+        counts = row.normal, row.anomalous
+        assert row.auc_interval == pytest.approx(wider(interval(aucs[place]), score_interval(row.auc or 0.0, *counts)))
+        partial = wider(interval(paucs[place]), partial_interval(row.official_pauc or 0.0, *counts))
+        assert row.pauc_interval == (pytest.approx(partial) if row.normal >= 20 else None)
+
+
+def test_totals_reach_as_far_as_their_rows_let_them() -> None:
+    """Each mean by the intervals of its figures; AUC and pAUC of one place go together, as the draws show."""
+    (system,) = of(ours()).systems
+    aucs, paucs = drawn_areas(system, None), drawn_areas(system, 0.1)
+    values = [np.array([getattr(row, name) for row in system.rows]) for name in ("auc", "official_pauc")]
+    ends = [np.array([row.auc_interval for row in system.rows])]
+    ends.append(
+        np.array(
+            [
+                wider(interval(paucs[place]), partial_interval(row.official_pauc or 0.0, row.normal, row.anomalous))
+                for place, row in enumerate(system.rows)
+            ]
+        )
+    )
+    together = np.eye(6)
+    for place in range(3):
+        together[place, place + 3] = together[place + 3, place] = np.corrcoef(aucs[place], paucs[place])[0, 1]
+    totals = system.totals
+    whole = harmonic_interval(np.concatenate(values), np.concatenate(ends), together)
+    assert totals.official_score.interval == pytest.approx(whole)
+    assert totals.harmonic_mean_auc.interval == pytest.approx(harmonic_interval(values[0], ends[0], np.eye(3)))
+    assert totals.mean_auc.interval == pytest.approx(mean_interval(values[0], ends[0], np.eye(3)))
+
+
+def test_a_difference_knows_what_both_hear_alike() -> None:
+    """By both systems' own intervals, and how far they go together in the same draws."""
+    evaluation = of(ours(), FLOOR)
+    (found,) = evaluation.differences
+    systems = evaluation.systems
+    aucs, paucs = ([drawn_areas(system, most) for system in systems] for most in (None, 0.1))
+    assert [group.place for group in found.groups] == [row.place for row in systems[0].rows]
+    for place, group in enumerate(found.groups):
+        rows = [system.rows[place] for system in systems]
+        for name, drawn in (("auc", aucs), ("pauc", paucs)):
+            estimate = getattr(group, name)
+            if name == "pauc" and group.machine_type == "pump":
+                assert (estimate.value, estimate.interval) == (None, None)
+                continue
+            both = tuple(getattr(row, name) for row in rows)
+            together = float(np.corrcoef(drawn[0][place], drawn[1][place])[0, 1])
+            expected = difference_interval(
+                (both[0], both[1]), tuple(getattr(row, f"{name}_interval") for row in rows), together
+            )
+            assert estimate.value == pytest.approx(both[0] - both[1])
+            assert estimate.interval == pytest.approx(expected)
+    scored = [np.concatenate([a, p]) for a, p in zip(aucs, paucs, strict=True)]
+    drawn_totals = {
+        "official_score": [len(areas) / (1 / areas).sum(axis=0) for areas in scored],
+        "harmonic_mean_auc": [len(areas) / (1 / areas).sum(axis=0) for areas in aucs],
+        "mean_auc": [areas.mean(axis=0) for areas in aucs],
+    }
+    for name, (ours_drawn, floors_drawn) in drawn_totals.items():
+        own = [getattr(system.totals, name) for system in systems]
+        expected = difference_interval(
+            (own[0].value, own[1].value),
+            (own[0].interval, own[1].interval),
+            float(np.corrcoef(ours_drawn, floors_drawn)[0, 1]),
+        )
+        assert getattr(found.totals, name).interval == pytest.approx(expected)
 
 
 def test_totals_are_those_of_the_rows() -> None:
@@ -145,14 +187,18 @@ def test_pairing_beats_independent_intervals_of_systems_that_hear_the_same() -> 
     with_noise = Told(lambda one, clip: alike(one, clip) + 0.3 * noisy(0.2, 2)(one, clip))
     evaluation = of(with_noise, Told(alike, name=SystemName.FLOOR))
     (found,) = evaluation.differences
-    first, second = (drawn_areas(system, None) for system in evaluation.systems)
-    shuffled = np.random.default_rng(0).permutation(second.shape[1])
+    one, other = evaluation.systems
+
+    def independent(estimates: Sequence[tuple[float | None, Interval | None]]) -> float:
+        (first, ends), (second, others) = estimates
+        assert None not in {first, second}
+        return width(difference_interval((first or 0.0, second or 0.0), (ends or (0, 0), others or (0, 0)), 0.0))
+
     for place, group in enumerate(found.groups):
-        independent = interval(first[place] - second[place][shuffled])
-        assert width(group.auc.interval) < 0.5 * width(independent)
-    assert width(found.totals.mean_auc.interval) < 0.5 * width(
-        interval(first.mean(axis=0) - second.mean(axis=0)[shuffled])
-    )
+        rows = one.rows[place], other.rows[place]
+        assert width(group.auc.interval) < 0.6 * independent([(row.auc, row.auc_interval) for row in rows])
+    means = [(system.totals.mean_auc.value, system.totals.mean_auc.interval) for system in (one, other)]
+    assert width(found.totals.mean_auc.interval) < 0.6 * independent(means)
 
 
 def test_a_group_that_a_contender_lacks_is_noted_and_left_out() -> None:
@@ -241,6 +287,23 @@ def test_labels_are_what_tells_systems_apart() -> None:
         "earwitness other seed 2",
         "earwitness told seed 0 (2)",
     ]
+
+
+def test_ensembles_of_one_recipe_are_told_apart_by_their_members() -> None:
+    """A pruned bundle beside the whole one, of two seeds; a system of one network alone has no such number."""
+
+    @dataclass
+    class Sized(Told):
+        members: int = 20
+
+    whole, small = Sized(noisy(2.0, 1), recipe="told", seed=0), Sized(noisy(2.0, 1), recipe="told", seed=0, members=5)
+    assert [system.label for system in of(whole, small, FLOOR).systems] == [
+        "earwitness 20 members",
+        "earwitness 5 members",
+        "floor",
+    ]
+    labels = [system.label for system in of(whole, small, replace(small, seed=1)).systems]
+    assert labels[1:] == ["earwitness seed 0 5 members", "earwitness seed 1 5 members"]
 
 
 def test_a_contender_that_scores_other_clips_is_found() -> None:

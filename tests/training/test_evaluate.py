@@ -26,10 +26,10 @@ from training import test_clips
 from training.cli import main
 from training.contenders import BundleContender
 from training.evaluate import evaluate
+from training.intervals import exact_interval
 from training.official import write_csvs
 from training.printed import as_text
 from training.recordings import Recording
-from training.resampling import exact_interval
 from training.scored import PartKind, SystemName
 from training.tables import Evaluation, Row
 

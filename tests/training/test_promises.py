@@ -11,9 +11,9 @@ from models.vocabulary import Condition, Domain, ThresholdRule
 from tests.training.test_printed import table
 from tests.training.told import Told, ignore, noisy, recordings, scores
 from training.evaluate import evaluate
+from training.intervals import exact_interval
 from training.promises import RATES
 from training.recordings import Place
-from training.resampling import exact_interval
 from training.scored import SystemName
 from training.tables import Evaluation
 

@@ -1,21 +1,12 @@
-"""Intervals against plain loops over the same draws, scikit-learn and SciPy."""
+"""Draws against plain loops over the same, and scikit-learn."""
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.metrics import auc, partial_auc
-from training.resampling import (
-    RESAMPLES,
-    Draws,
-    exact_interval,
-    interval,
-    rate_interval,
-    resampled_areas,
-    score_interval,
-)
+from training.resampling import RESAMPLES, Draws, correlation, interval, resampled_areas
 
 few_scores = st.lists(st.integers(0, 6), min_size=1, max_size=30).map(lambda values: np.array(values, np.float64))
 
@@ -92,88 +83,12 @@ def test_an_interval_holds_95_per_cent() -> None:
     assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
 
 
-@pytest.mark.parametrize(("count", "total"), [(0, 1), (0, 25), (3, 25), (25, 25), (7, 90)])
-def test_exact_interval(count: int, total: int) -> None:
-    """Clopper and Pearson, as SciPy's binomial test has it."""
-    expected = scipy.stats.binomtest(count, total).proportion_ci(0.95, method="exact")
-    assert exact_interval(count, total) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(("area", "normal", "anomalous"), [(0.5, 25, 25), (0.92, 8, 20), (1.0, 4, 13), (0.0, 30, 45)])
-def test_a_score_interval_ends_where_chance_does(area: float, normal: int, anomalous: int) -> None:
-    """1.96 standard errors of each end away; of what it was turned round to it is the mirror image."""
-    low, high = score_interval(area, normal, anomalous)
-    assert low <= area <= high
-    half = (normal + anomalous) / 2 - 1
-    for end in {low, high} - {0.0, 1.0}:
-        variance = end * (1 - end) * (1 + half * ((1 - end) / (2 - end) + end / (1 + end))) / (normal * anomalous)
-        assert abs(area - end) == pytest.approx(1.959964 * variance**0.5, rel=1e-5)
-    assert score_interval(1.0 - area, normal, anomalous) == pytest.approx((1.0 - high, 1.0 - low))
-
-
-def test_without_an_error_there_is_no_certainty() -> None:
-    """Two normal recordings below two faulty ones say next to nothing, thirty below forty-five much."""
-    assert score_interval(1.0, 2, 2)[0] < 0.5
-    assert 0.5 < score_interval(1.0, 4, 13)[0] < 0.8 < score_interval(1.0, 30, 45)[0] < 1.0
-
-
-def test_intervals_of_areas_hold_what_they_promise() -> None:
-    """An AUC of .985 from four normal clips and thirteen faulty ones: mostly they part, and draws are all alike."""
+def test_figures_that_go_together() -> None:
+    """A figure goes wholly with itself, exactly; how far it goes with what is the same in all draws, nobody knows."""
     random = np.random.default_rng(0)
-    truth = scipy.stats.norm.cdf(3.07 / 2**0.5)
-    names = [str(number) for number in range(13)]
-    weights = draws_of(*names[:4]).weights(names[:4])[:200], draws_of(*names, name="faults").weights(names)[:200]
-    held = np.zeros(2)
-    for _ in range(200):
-        normal, anomalous = random.normal(0, 1, 4), random.normal(3.07, 1, 13)
-        drawn = interval(resampled_areas(normal, anomalous, *weights)[0])
-        scored = score_interval(auc(normal, anomalous) or 0.0, 4, 13)
-        held += [drawn[0] <= truth <= drawn[1], min(drawn[0], scored[0]) <= truth <= max(drawn[1], scored[1])]
-    assert held[0] <= 0.5 * 200
-    assert held[1] >= 0.93 * 200
-
-
-def test_the_rate_of_independent_clips_has_the_exact_interval() -> None:
-    names = [str(number) for number in range(25)]
-    assert rate_interval([number < 3 for number in range(25)], names) == exact_interval(3, 25)
-    assert rate_interval([True], ["a"]) == exact_interval(1, 1)
-
-
-def test_clips_of_one_recording_are_no_independent_observations() -> None:
-    """Three of ten recordings alarm in all of their clips: as sure as nine observations, and ten recordings are few."""
-    names = [f"{number // 20}" for number in range(200)]
-    few = (scipy.stats.t.ppf(0.975, 199) / scipy.stats.t.ppf(0.975, 9)) ** 2
-    found = rate_interval([number < 60 for number in range(200)], names)
-    assert found == pytest.approx(exact_interval(0.3 * 9 * few, 9 * few))
-
-
-def test_clips_that_differ_within_recordings_as_between_them_count_in_full() -> None:
-    """Never more than in full, however alike the recordings are."""
-    names = [f"{number // 20}" for number in range(200)]
-    assert rate_interval([number % 20 < 6 for number in range(200)], names) == pytest.approx(exact_interval(60, 200))
-
-
-def test_intervals_of_rates_hold_what_they_promise() -> None:
-    """Five recordings of thirty clips, some of them worse than others: taken for independent, they promise too much."""
-    random = np.random.default_rng(0)
-    names = [f"{number // 30}" for number in range(150)]
-    held = np.zeros(2)
-    for _ in range(300):
-        rates = np.repeat(random.beta(0.5, 0.5, 5), 30)
-        called = (random.random(150) < rates).tolist()
-        found = rate_interval(called, names)
-        assert found is not None
-        held += [low <= 0.5 <= high for low, high in (found, exact_interval(sum(called), 150))]
-    assert held[0] >= 0.93 * 300
-    assert held[1] <= 0.5 * 300
-
-
-@pytest.mark.parametrize("called", [False, True])
-def test_a_rate_of_0_or_1_is_as_sure_as_the_number_of_recordings(called: bool) -> None:
-    """Between the recordings there is no variance then, which is no certainty."""
-    assert rate_interval([called] * 9, list("aaabbbccc")) == exact_interval(3 * called, 3)
-
-
-def test_the_rate_of_a_single_recording_has_no_interval() -> None:
-    assert rate_interval([True, False], ["a", "a"]) is None
-    assert rate_interval([], []) is None
+    values = random.normal(size=50)
+    assert correlation(values, values.copy()) == 1.0
+    assert correlation(values, -values) == pytest.approx(-1.0)
+    assert correlation(values, random.normal(size=50)) == pytest.approx(0.0, abs=0.3)
+    assert correlation(values, np.ones(50)) is None
+    assert correlation(np.empty(0), np.empty(0)) is None

@@ -9,6 +9,9 @@ from training.report.contents import ReportData, Table, of_condition
 from training.report.panels import row_place
 from training.report.words import count, per_cent
 
+_SHOWN = {"curves", "pruned"}
+"""What the manifest says of the training and a section of its own shows."""
+
 
 def results(data: ReportData) -> Table:
     """Every system's rows."""
@@ -85,7 +88,10 @@ def facts(data: ReportData) -> Iterator[tuple[str, str]]:
     networks = {member.network for member in manifest.members}
     members = f"{count(len(manifest.members), 'member')} of {count(len(networks), 'network')}"
     yield "Networks", f"{members}: {', '.join(member.id for member in manifest.members)}"
-    yield "Training data", _listed({name: value for name, value in manifest.training_data.items() if name != "curves"})
+    yield (
+        "Training data",
+        _listed({name: value for name, value in manifest.training_data.items() if name not in _SHOWN}),
+    )
     yield "Made with", ", ".join(f"{library} {number}" for library, number in sorted(manifest.versions.items()))
     yield from data.provenance.items()
 

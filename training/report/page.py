@@ -14,6 +14,7 @@ from training.report.choice import Wrong
 from training.report.contents import ReportData
 from training.report.networks import map_plates, training_plates
 from training.report.separation import roc_plates, score_plates
+from training.report.smaller import curve_plates, curve_tables
 from training.report.summary import cautions, findings, lead, tiles
 from training.report.theme import DARK, LIGHT, Key, Plate, as_png, as_svg
 from training.storage import write_atomically
@@ -75,6 +76,8 @@ def write_report(data: ReportData, folder: Path) -> None:
         cards=list(zip(clips, show(card.plate for card in clips), strict=True)),
         maps=show(map_plates(data)),
         training=show(training_plates(data)),
+        smaller=show(curve_plates(data)),
+        smaller_tables=list(curve_tables(data)),
         results=results(data),
         counts=counts(data),
         facts=list(facts(data)),

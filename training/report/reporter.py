@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from models.bundle import read_bundle
 from training.report.embeddings import EmbeddingRows
 from training.report.gather import gather
 from training.report.page import PAGE, write_report
+from training.report.smaller import ensembles
 from training.tables import Evaluation
 
 
@@ -19,6 +21,7 @@ class Reporter:
     bundle : the bundle's folder.
     folder : for the page and its pictures.
     command : the words that the report is asked for with.
+    beside : the folders of the bundles that are evaluated beside it.
     made : when, in words; None leaves it out, and equal evaluations give equal reports.
 
     Raises
@@ -26,7 +29,16 @@ class Reporter:
     OSError : where the folder cannot be made.
     """
 
-    def __init__(self, bundle: Path, folder: Path, command: Sequence[str], *, made: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        folder: Path,
+        command: Sequence[str],
+        *,
+        beside: Sequence[Path] = (),
+        made: str | None = None,
+    ) -> None:
+        self._beside = tuple(beside)
         self._bundle, self._folder, self._command, self._made = bundle, folder, shlex.join(command), made
         self.embeddings = EmbeddingRows()
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,5 +52,5 @@ class Reporter:
             command=self._command,
             made=self._made,
         )
-        write_report(data, self._folder)
+        write_report(replace(data, ensembles=ensembles(self._bundle, self._beside)), self._folder)
         return self._folder / PAGE

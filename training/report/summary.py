@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from models.vocabulary import Condition, Decision
+from training.intervals import rate_interval
 from training.report.alarms import calibration_gap, normal_p_values
 from training.report.contents import ReportData, of_condition
 from training.report.panels import row_place
@@ -18,7 +19,6 @@ from training.report.words import (
     place_name,
     promise_verdict,
 )
-from training.resampling import rate_interval
 from training.scored import Scored
 
 

@@ -13,6 +13,7 @@ from models.bundle import Bundle, CalibrationKey
 from models.decision import decide
 from models.vocabulary import Condition, Decision, Domain, Split
 from tests.models.tiny import FAN, VALVE, build_bundle
+from training.intervals import rate_interval
 from training.metrics import Interval, auc, partial_auc
 from training.recordings import Recording
 from training.report.contents import (
@@ -22,7 +23,7 @@ from training.report.contents import (
     by_place,
     of_condition,
 )
-from training.resampling import Draws, interval, rate_interval, resampled_areas
+from training.resampling import Draws, interval, resampled_areas
 from training.scored import Scored, SystemName
 from training.tables import Row
 
