@@ -21,11 +21,13 @@ NOISE_S = 15.0
 
 @pytest.fixture
 def url(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database whose silence is noticed soon."""
+    """A database with its tables, whose silence is noticed soon from here on."""
+    made = postgres.new_database()
+    Database(made).close()
     monkeypatch.setattr(service.postgresql, "ANSWERS_S", SILENT_S)
     monkeypatch.setattr(service.postgresql, "WRITES_S", SILENT_S)
     monkeypatch.setattr(ImpatientConnection, "patience_s", SILENT_S)
-    return postgres.new_database()
+    return made
 
 
 def write_half_and_freeze(database: Database, postgres: Postgres) -> None:
@@ -55,13 +57,17 @@ def test_a_frozen_server_is_noticed_and_asked_again(postgres: Postgres, url: str
 
 def test_a_commit_that_a_frozen_server_does_not_answer_is_in_doubt(postgres: Postgres, url: str) -> None:
     """It may come through when the server goes on, and so the error does not say that nothing was done."""
-    database = Database(url, patience_s=0.1)
-    with ExitStack() as stack:
-        with pytest.raises(StoreError, match="may have been done") as refused, database.writing() as connection:
-            connection.execute(text("CREATE TABLE half (id int)"))
-            stack.enter_context(postgres.frozen())
-        assert refused.value.in_doubt
+    database = Database(url, patience_s=1.0)
+    with ExitStack() as stack, pytest.raises(StoreError, match="may have been done") as refused:
+        write_and_freeze(database, postgres, stack)
+    assert refused.value.in_doubt
     database.close()
+
+
+def write_and_freeze(database: Database, postgres: Postgres, until: ExitStack) -> None:
+    with database.writing() as connection:
+        connection.execute(text("CREATE TABLE half (id int)"))
+        until.enter_context(postgres.frozen())
 
 
 def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str) -> None:
