@@ -96,6 +96,12 @@ def test_no_version_of_a_lost_database_is_given_again(url: str, tmp_path: Path) 
         for key in (FAN_0, FAN_1, PUMP):
             assert 1 + 100 < store.register(key, TWOS)[0].version < 1 + 100 + 600
 
+    contents["exported_at"] = (exported_at + timedelta(days=1.0)).isoformat()  # by a clock that was ahead
+    (backup / "targets.json").write_text(json.dumps(contents))
+    import_targets(f"sqlite:///{tmp_path / 'ahead.db'}", backup)
+    with TargetStore(f"sqlite:///{tmp_path / 'ahead.db'}") as store:
+        assert [store.register(key, TWOS)[0].version for key in (FAN_0, FAN_1)] == [2, 2]
+
     registered_at = datetime.fromisoformat(contents["registrations"][0]["registered_at"]) - timedelta(seconds=200.0)
     contents["registrations"][0]["registered_at"] = registered_at.isoformat()
     former = {name: contents[name] for name in ("format", "registrations", "idempotency_keys")}
