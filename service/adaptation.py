@@ -165,7 +165,7 @@ class Adaptation:
         return Target(key, None, None, fitted.model, None, fitted.samples, fitted.appraisals)
 
     async def versions(self, key: SectionKey) -> list[Registration]:
-        """Every registration that the section has had, the newest first; raises `StoreError`."""
+        """Every registration of the section that is kept, the newest first; raises `StoreError`."""
         return await self._registered.read(self._registered.store.versions, key)
 
     async def restore(self, key: SectionKey, version: int, *, idempotency_key: str | None, deadline: float) -> Target:

@@ -30,7 +30,7 @@
         ├── ClientGone              nobody waits for the answer any more
         ├── StoreError              the database of target clips cannot be used
         ├── TargetClipsUnusable     the clips registered there cannot, and will not until others are registered
-        └── UnknownTargetVersion    the section has never had it
+        └── UnknownTargetVersion    the section never had it, or no longer keeps it
 """
 
 from collections.abc import Sequence
@@ -174,7 +174,7 @@ class TargetClipsUnusable(ServiceError):
 
 
 class UnknownTargetVersion(ServiceError):
-    """A version that the section's registrations never had; ``known`` are those they had."""
+    """A version that the section never had, or no longer keeps; ``known`` are those there are."""
 
     def __init__(self, machine_type: str, section: str, version: int, known: Sequence[int]) -> None:
         self.known = tuple(known)

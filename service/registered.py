@@ -5,6 +5,7 @@ scoring goes on with the last known state while the database is away. Its own ch
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -174,8 +175,9 @@ class Registered:
             with audited:  # in the thread, which may outlive the event loop
                 return change(audited)
 
+        in_context = contextvars.copy_context().run  # the thread's lines in the log are this request's
         try:
-            result, state = await asyncio.get_running_loop().run_in_executor(self._writer, run)
+            result, state = await asyncio.get_running_loop().run_in_executor(self._writer, in_context, run)
             self._learn(state)
         finally:
             self._writing.release()

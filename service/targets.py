@@ -197,7 +197,7 @@ class TargetStore:
             return None if change == unless else State(change, _all_in_force(connection))
 
     def versions(self, key: SectionKey, domain: Domain = Domain.TARGET) -> list[Registration]:
-        """Every registration that the section has had, the newest first."""
+        """Every registration of the section that is kept, the newest first."""
         with self._database.reading() as connection:
             numbers = select(registrations.c.id).filter_by(**_place(key, domain))
             return sorted(_registrations_of(connection, numbers), key=lambda one: -one.version)

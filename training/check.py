@@ -106,7 +106,14 @@ def _across(first: Recording, second: Recording) -> str:
 
 def _counts(recordings: Iterable[Recording]) -> dict[Count, int]:
     counts = Counter(
-        (r.machine_type, r.section, r.domain, r.split, r.condition or "unlabelled", r.attribute_name)
+        (
+            r.machine_type,
+            r.section,
+            r.domain if r.domain_told else "unknown",
+            r.split,
+            r.condition or "unlabelled",
+            r.attribute_name,
+        )
         for r in recordings
     )
     return dict(sorted(counts.items()))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
+from models.vocabulary import NO_ATTRIBUTE, SectionKey, Split
 from training.backends import MOST_TARGET_CLIPS
 
 _LISTED_NOTES = 5
@@ -67,8 +67,8 @@ class SectionSummary:
     advice: tuple[str, ...]
 
 
-Count = tuple[str, str, Domain, Split, str, str]
-"""Machine type, section, domain, split, condition or "unlabelled", attribute name."""
+Count = tuple[str, str, str, Split, str, str]
+"""Machine type, section, domain or "unknown", split, condition or "unlabelled", attribute name."""
 
 
 class Verdict(StrEnum):

@@ -191,7 +191,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.contenders import BundleContender
     from training.evaluate import evaluate
     from training.ground_truth import label_recordings, read_ground_truth
-    from training.official import write_csvs
+    from training.official import require_own_names, write_csvs
     from training.printed import as_text
     from training.scored import Contender
     from training.test_clips import test_recordings
@@ -199,11 +199,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     recordings = test_recordings(_recordings(options))
     if options.ground_truth:
         recordings = label_recordings(recordings, read_ground_truth(options.ground_truth))
+    if options.csv:
+        require_own_names(recordings)
     reporter = _reporter(options) if options.report else None
     watch = {"watch": reporter.embeddings} if reporter else {}
     with ExitStack() as stack:
-        contenders: list[Contender] = [stack.enter_context(closing(BundleContender(options.bundle, **watch)))]
-        contenders += [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
+        first = stack.enter_context(closing(BundleContender(options.bundle, **watch)))
+        beside = [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
+        contenders: list[Contender] = [first, *beside]
         if options.baseline:
             from training.baselines import open_baseline
 
@@ -218,7 +221,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.csv:
         write_csvs(evaluation, options.csv)
     if reporter is not None:
-        print(f"{reporter.write(evaluation)}: written. Open it in a browser.")
+        page = reporter.write(evaluation, first.content, [one.content for one in beside])
+        print(f"{page}: written. Open it in a browser.")
     return 0
 
 
@@ -229,8 +233,7 @@ def _reporter(options: argparse.Namespace) -> Any:
     from training.report.reporter import Reporter
 
     command = ("python", "-m", "training", *options.arguments)
-    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return Reporter(options.bundle, options.report, command, beside=options.beside, made=made)
+    return Reporter(options.report, command, made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {

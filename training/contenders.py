@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import Clip
+from models.bundle import Bundle
 from models.decision import Calibration
 from models.detector import Detector
 from models.encoder import EMBEDDING_SIZE, Device
 from models.scoring import SectionModel, score_section
 from models.systems import Embeddings, Features, joined, split
 from models.vocabulary import Domain, LossChoice, SectionKey, SubSystem
+from training.listing import listed
 from training.progress import Advance
 from training.recordings import Place, Recording
 from training.scored import PartKind, PartName, Scored, SystemName
@@ -31,8 +33,6 @@ Watch = Callable[[Scored, NDArray[np.float32]], None]
 
 _UNHEARD = np.zeros((1, 1, EMBEDDING_SIZE), np.float32)
 """What is watched of a clip that no network hears: a bundle of the dynamics alone has no map."""
-
-_SHOWN_NAMES = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +73,11 @@ class BundleContender:
         self._adapted = frozenset(key for key in keys if self._detector.bundle_target(key) is not None)
 
     @property
+    def content(self) -> Bundle:
+        """The bundle itself, as it was opened."""
+        return self._detector.bundle
+
+    @property
     def lineage(self) -> str:
         """Every choice but the recipe's seed: how many members are left, sections, attributes, numbers of clips."""
         manifest = self._detector.bundle.manifest
@@ -97,9 +102,9 @@ class BundleContender:
         if recording.key not in self._known:
             machine_types = self._detector.bundle.manifest.machine_types
             if recording.machine_type not in machine_types:
-                return f"the bundle does not know the machine type, only {_listed(machine_types)}"
+                return f"the bundle does not know the machine type, only {listed(sorted(machine_types))}"
             sections = machine_types[recording.machine_type].sections
-            return f"the bundle does not know the section, only {_listed(sections)}"
+            return f"the bundle does not know the section, only {listed(sorted(sections))}"
         if recording.domain is Domain.TARGET and recording.key not in self._adapted:
             return "the bundle has no target clips there"
         return None
@@ -176,9 +181,3 @@ class BundleContender:
             terms = score_section(part, embeddings[SubSystem.R][:, own], features.t_max, domain)
             scores[PartKind.LOSS, loss.value] = float(np.mean(terms.anomaly_score))
         return scores
-
-
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
-    ordered = sorted(names)
-    more = len(ordered) - _SHOWN_NAMES
-    return ", ".join(ordered[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,7 +1,7 @@
 """Test recordings scored by several systems, the same clips by each: the only maker of tables."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -9,6 +9,7 @@ from models.errors import DataError
 from models.vocabulary import Condition
 from training.comparison import Group, difference, spreads, totals
 from training.dcase2021 import recognise
+from training.listing import listed
 from training.measure import measure
 from training.metrics import MIN_NORMAL_FOR_PARTIAL
 from training.progress import Advance
@@ -17,8 +18,6 @@ from training.recordings import Place, Recording
 from training.resampling import Draws
 from training.scored import Contender, Descended, Ensemble, Scored
 from training.tables import Evaluation, System
-
-_SHOWN_PLACES = 6
 
 _Groups: TypeAlias = Mapping[Place, list[Recording]]
 _Reasons: TypeAlias = Mapping[Place, str]
@@ -30,7 +29,7 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
     """Score test recordings by each contender, and measure.
 
     A contender that lacks one recording of a section and domain lacks the whole group, so that in each group all that
-    have it scored the same clips.
+    have it scored the same clips. Recordings whose domain is not told are left out, and said: a score is of a domain.
 
     Parameters
     ----------
@@ -41,13 +40,18 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
 
     Raises
     ------
-    DataError : for a recording that cannot be decoded, naming it, and for a contender that can score none of them.
+    DataError : for a recording that cannot be decoded, naming it, for a contender that can score none of them, and
+        where the domain of none is told.
     ValueError : for a contender that scored other clips than it was given, or than the one before.
     """
     labels = _labels(contenders)
     groups: defaultdict[Place, list[Recording]] = defaultdict(list)
     for recording in recordings:
-        groups[recording.place].append(recording)
+        if recording.domain_told:
+            groups[recording.place].append(recording)
+    nowhere = [recording for recording in recordings if not recording.domain_told]
+    if not groups:
+        raise DataError(" ".join(_without_domain(nowhere)))
     lacking = [_lacking(contender, label, groups) for contender, label in zip(contenders, labels, strict=True)]
     places = sorted(place for place in groups if any(place not in reasons for reasons in lacking))
     draws = {place: _draws(place, groups[place]) for place in places}
@@ -85,7 +89,7 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
         ),
         spread=spreads(systems),
         data_sets=recognise(recording for place in places for recording in groups[place]),
-        notes=tuple(_notes(systems, groups, lacking, draws)),
+        notes=(*_without_domain(nowhere), *_notes(systems, groups, lacking, draws)),
     )
 
 
@@ -184,7 +188,18 @@ def _left_out(reasons: _Reasons, groups: _Groups) -> Iterator[str]:
         by_reason[reason].append(place)
     for reason, places in by_reason.items():
         count = sum(len(groups[place]) for place in places)
-        yield f"{count} test recordings of {_listed(map(_words, places))} left out: {reason}."
+        yield f"{count} test recordings of {listed(map(_words, places))} left out: {reason}."
+
+
+def _without_domain(recordings: Sequence[Recording]) -> Iterator[str]:
+    """A sentence where there are any."""
+    if recordings:
+        sections = listed(dict.fromkeys(f"{one.machine_type} {one.section}" for one in sorted(recordings)))
+        yield (
+            f"{len(recordings)} test recordings of {sections} do not tell whether they are of the source or the target "
+            f"domain ({recordings[0].path.name}), and are left out. --ground-truth reads the challenge's domains; of "
+            "recordings of your own say it in a manifest."
+        )
 
 
 def _notes(
@@ -209,7 +224,7 @@ def _notes(
         and (normal := max(row.normal for row in rows)) < MIN_NORMAL_FOR_PARTIAL
     }
     if few:
-        told = _listed(f"{words} ({normal})" for words, normal in few.items())
+        told = listed(f"{words} ({normal})" for words, normal in few.items())
         yield (
             f"pAUC is left out where fewer than {MIN_NORMAL_FOR_PARTIAL} normal clips are: {told}. The official score "
             "alone counts it, as the challenge defines that."
@@ -221,7 +236,7 @@ def _notes(
             if drawn[condition] is None and any(one.condition is condition for one in groups[place])
         ]
         if single:
-            told = _listed(map(_words, single))
+            told = listed(map(_words, single))
             yield (
                 f"All clips that are {condition} are of one recording at {told}: how much another would differ is not "
                 "known, and figures that hang on it have no interval."
@@ -236,9 +251,3 @@ def _notes(
 
 def _words(place: Place) -> str:
     return " ".join(place)
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = list(names)
-    more = len(ordered) - _SHOWN_PLACES
-    return ", ".join(ordered[:_SHOWN_PLACES]) + (f" and {more} more" if more > 0 else "")

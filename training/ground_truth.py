@@ -1,7 +1,11 @@
 """The challenge's ground truth: which recordings of an evaluation set are normal, whose own names do not tell.
 
-A file a machine type, section and domain, ``ground_truth_<machine>_section_<NN>_<source|target>_test.csv``, with a line
-a recording, ``filename,0|1``, 1 for an anomaly, and no header (DCASE 2021).
+A file a machine type and section, with a line a recording and no header:
+
+- DCASE 2021, a file for each domain: ``ground_truth_<machine>_section_<NN>_<source|target>_test.csv``,
+  ``filename,0|1``, 1 for an anomaly
+- DCASE 2022 and later, whose names do not tell the domain either: ``ground_truth_<machine>_section_<NN>_test.csv`` in
+  ``ground_truth_data``, of the same form, and in ``ground_truth_domain``, 1 for the target domain
 """
 
 import csv
@@ -13,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from models.errors import DataError
 from models.vocabulary import Condition, Domain
+from training.listing import listed
 from training.recordings import Place, Recording
 
 GroundTruth: TypeAlias = Mapping[Place, Mapping[str, Condition]]
@@ -21,38 +26,56 @@ GroundTruth: TypeAlias = Mapping[Place, Mapping[str, Condition]]
 CONDITIONS: Mapping[str, Condition] = {"0": Condition.NORMAL, "1": Condition.ANOMALY}
 """As the challenge's files write them, decisions too."""
 
+_DOMAINS: Mapping[str, Domain] = {"0": Domain.SOURCE, "1": Domain.TARGET}
 _Value = TypeVar("_Value")
-_FILE = re.compile(r"(?P<machine_type>.+)_section_(?P<section>.+)_(?P<domain>source|target)_test\.csv")
+_FILE = re.compile(r"(?P<machine_type>.+)_section_(?P<section>[^_]+)(?:_(?P<domain>source|target))?_test\.csv")
 
 
 def read_ground_truth(folder: Path) -> GroundTruth:
-    """Read every ``ground_truth_*.csv`` of a folder.
+    """Read every ``ground_truth_*.csv`` of a folder, or of ``ground_truth_data`` in it.
 
     Raises
     ------
     DataError : where there is none, or a file or line of one is of another form, naming it.
     """
-    files = sorted(folder.glob("ground_truth_*.csv"))
+    files = sorted(folder.glob("ground_truth_*.csv")) + sorted(folder.glob("ground_truth_data/ground_truth_*.csv"))
     if not files:
         raise DataError(
-            f"{folder} holds no ground_truth_<machine>_section_<NN>_<source|target>_test.csv. Name the folder with the "
-            "challenge's ground truth; that of 2021 is Zenodo record 5257674."
+            f"{folder} holds no ground_truth_<machine>_section_<NN>_<source|target>_test.csv, and no folder "
+            "ground_truth_data with ground_truth_<machine>_section_<NN>_test.csv. Name the folder with the challenge's "
+            "ground truth; that of 2021 is Zenodo record 5257674."
         )
-    truth: dict[Place, Mapping[str, Condition]] = {}
+    truth: dict[Place, dict[str, Condition]] = {}
     for file in files:
         match = _FILE.fullmatch(file.name.removeprefix("ground_truth_"))
         if match is None:
             raise DataError(
-                f"{file} is not named as DCASE 2021 names it, ground_truth_<machine>_section_<NN>_<source|target>_test."
-                "csv. Rename it, or take it out of the folder."
+                f"{file} is not named as the challenge names it, ground_truth_<machine>_section_<NN>_<source|target>_"
+                "test.csv or without domain. Rename it, or take it out of the folder."
             )
-        place = match["machine_type"], match["section"], Domain(match["domain"])
-        truth[place] = read_column(file, CONDITIONS.__getitem__, "0 (normal) or 1 (anomaly)")
+        conditions = read_column(file, CONDITIONS.__getitem__, "0 (normal) or 1 (anomaly)")
+        domains = dict.fromkeys(conditions, Domain(match["domain"])) if match["domain"] else _domains(file, conditions)
+        for name, condition in conditions.items():
+            truth.setdefault((match["machine_type"], match["section"], domains[name]), {})[name] = condition
     return truth
 
 
+def _domains(file: Path, conditions: Mapping[str, Condition]) -> Mapping[str, Domain]:
+    """The domain of each recording that ``file`` names, by the file beside it that tells domains."""
+    other = file.parent.with_name("ground_truth_domain") / file.name
+    if not other.exists():
+        raise DataError(
+            f"{file} tells no domain, and {other} does not exist. Give the folder in which the challenge's "
+            "ground_truth_data and ground_truth_domain lie side by side."
+        )
+    domains = read_column(other, _DOMAINS.__getitem__, "0 (source) or 1 (target)")
+    if odd := sorted(domains.keys() ^ conditions.keys()):
+        raise DataError(f"{file} and {other} do not name the same recordings: {odd[0]}. Give those of one set.")
+    return domains
+
+
 def label_recordings(recordings: Sequence[Recording], truth: GroundTruth) -> list[Recording]:
-    """Give each recording the condition that the ground truth tells of it.
+    """Give each recording the condition that the ground truth tells of it, and the domain where none is told.
 
     Names are compared without their suffix: a set that was converted to FLAC is the same set.
 
@@ -65,33 +88,41 @@ def label_recordings(recordings: Sequence[Recording], truth: GroundTruth) -> lis
         place: {Path(name).stem: condition for name, condition in conditions.items()}
         for place, conditions in truth.items()
     }
-    labelled = []
-    joined = 0
-    for recording in recordings:
-        place = recording.place
-        if place not in by_stem:
-            labelled.append(recording)
-            continue
-        told = by_stem[place].get(recording.path.stem)
-        if told is None:
-            raise DataError(
-                f"{recording.path}: the ground truth of {' '.join(place)} does not name it. Give the ground truth of "
-                "this very set."
-            )
-        if recording.condition not in {None, told}:
-            raise DataError(
-                f"{recording.path} is called {recording.condition} and the ground truth says {told}. Give the ground "
-                "truth of this very set."
-            )
-        labelled.append(replace(recording, condition=told))
-        joined += 1
-    if not joined:
-        known = ", ".join(sorted({f"{machine_type} {section}" for machine_type, section, _ in truth})[:6])
+    labelled = [_labelled(recording, by_stem) for recording in recordings]
+    if any(labelled):
+        return [one or recording for one, recording in zip(labelled, recordings, strict=True)]
+    known = listed(sorted({f"{machine_type} {section}" for machine_type, section, _ in truth}))
+    raise DataError(
+        f"The ground truth tells nothing of these {len(recordings)} test recordings: it is of {known}. Give that "
+        "of the set that you evaluate."
+    )
+
+
+def _labelled(recording: Recording, truth: GroundTruth) -> Recording | None:
+    """The recording as the ground truth has it; None where that does not have its section and domain."""
+    machine_type, section, told_domain = recording.place
+    domains = [told_domain] if recording.domain_told else list(Domain)
+    there = {domain: own for domain in domains if (own := truth.get((machine_type, section, domain))) is not None}
+    if not there:
+        return None
+    found = [(domain, own[recording.path.stem]) for domain, own in there.items() if recording.path.stem in own]
+    if not found:
         raise DataError(
-            f"The ground truth tells nothing of these {len(recordings)} test recordings: it is of {known}. Give that "
-            "of the set that you evaluate."
+            f"{recording.path}: the ground truth of {machine_type} {section} {' and '.join(there)} does not name it. "
+            "Give the ground truth of this very set."
         )
-    return labelled
+    if len(found) > 1:
+        raise DataError(
+            f"{recording.path}: the ground truth of {machine_type} {section} names it for both domains. Give that of "
+            "this very set alone."
+        )
+    ((domain, condition),) = found
+    if recording.condition not in {None, condition}:
+        raise DataError(
+            f"{recording.path} is called {recording.condition} and the ground truth says {condition}. Give the ground "
+            "truth of this very set."
+        )
+    return replace(recording, domain=domain, domain_told=True, condition=condition)
 
 
 def read_column(path: Path, value: Callable[[str], _Value], words: str) -> dict[str, _Value]:

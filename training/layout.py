@@ -1,4 +1,4 @@
-"""Cells and columns of printed tables: per cent, a dash for what is not defined.
+"""Tables as they are read, in a terminal and on a report's page: per cent, a dash for what is not defined.
 
 ``*`` marks the best of a row; ``~`` a mean over fewer groups than the row has, which competes for no mark.
 """
@@ -19,6 +19,20 @@ class Mean:
     auc: float | None
     pauc: float | None
     groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The first ``words`` columns of each line say what it is of, the others are figures."""
+
+    caption: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    words: int
+
+    def as_text(self) -> str:
+        """The caption, and the table with its columns aligned."""
+        return "\n".join([self.caption, *columns(self.header, self.lines)])
 
 
 def figure(value: float | None, interval: Interval | None = None, mark: str = "") -> str:

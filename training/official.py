@@ -24,6 +24,7 @@ from models.decision import decide
 from models.errors import DataError
 from models.vocabulary import Condition, Decision, Domain
 from training.ground_truth import CONDITIONS, GroundTruth, read_column
+from training.listing import listed
 from training.metrics import auc, harmonic_mean, official_score, partial_auc
 from training.recordings import Place, Recording
 from training.scored import Scored
@@ -32,7 +33,6 @@ from training.tables import Evaluation, System
 RESULT = "result.csv"
 
 _Value = TypeVar("_Value")
-_SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,34 @@ class Figures:
 _FIGURES = tuple(field.name for field in fields(Figures))
 
 
+def require_own_names(recordings: Iterable[Recording]) -> None:
+    """Refuse recordings that the challenge's files could not tell apart; to be asked before they are scored.
+
+    Raises
+    ------
+    DataError : for two recordings of a section and domain with one file name, naming both.
+    """
+    named: dict[tuple[Place, str], Recording] = {}
+    for one in recordings:
+        other = named.setdefault((one.place, _name(one)), one)
+        if other is not one:
+            raise DataError(
+                f"{other.path} and {one.path} have one name and are of one section and domain: the challenge's files "
+                "name a recording by nothing else. Evaluate one of the two sets, or leave out --csv."
+            )
+
+
 def write_csvs(evaluation: Evaluation, folder: Path) -> None:
-    """Write the challenge's files of each system: of the first into ``folder``, of others into folders in it."""
+    """Write the challenge's files of each system: of the first into ``folder``, of others into folders in it.
+
+    The recordings are known to have names of their own, see `require_own_names`.
+    """
+    taken: set[str] = set()
     for system in evaluation.systems:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", system.label).strip("-")
+        while name in taken:
+            name += "-"
+        taken.add(name)
         _write_system(system, folder if system is evaluation.first else folder / name)
 
 
@@ -178,10 +202,9 @@ def _read_of(
         raise DataError(f"{path} does not exist, but the ground truth has its recordings. Score them too.")
     found = read_column(path, value, words)
     if odd := sorted(found.keys() ^ conditions.keys()):
-        shown = ", ".join(odd[:_SHOWN_NAMES]) + (
-            f" and {len(odd) - _SHOWN_NAMES} more" if len(odd) > _SHOWN_NAMES else ""
+        raise DataError(
+            f"{path} and the ground truth do not name the same recordings: {listed(odd)}. Score that very set."
         )
-        raise DataError(f"{path} and the ground truth do not name the same recordings: {shown}. Score that very set.")
     return found
 
 

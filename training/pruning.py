@@ -1,8 +1,8 @@
 """Which members of an ensemble are marginal, told from the scores of training clips alone (paper 3).
 
 A member's score of a clip is what the clip's sound does to every network, and what this one alone makes of it. Of worth
-to the sum is the first, which other networks confirm. `Confirmed.agreement` is the correlation of an ensemble's score
-with what its networks have in common, and `eliminate` leaves out, one by one, the member without which that is largest.
+to the sum is the first, which other networks confirm. `Confirmed.agreement` is how closely an ensemble's score follows
+what the networks have in common, and `eliminate` leaves out, one by one, the member without which that is largest.
 So a member that hears what nobody else hears goes early, and so does one of two equal snapshots. To resemble the whole
 ensemble's score instead would keep the former to the last, for nothing else can replace its noise.
 
@@ -107,16 +107,18 @@ class Confirmed:
         return cls(covariance, confirmed)
 
     def agreement(self, members: Sequence[int]) -> float:
-        """Correlation of the sum of ``members`` with what the networks have in common; 0 where they have nothing.
+        """How closely the sum of ``members`` follows what the networks have in common, 1 as the sum of all does.
 
-        Were each score lambda_i T and noise of its own, with one T for all, a member's confirmed covariance would be
-        lambda_i times the mean lambda of the others: the sum's correlation with T follows, where they hardly differ.
+        The ratio of both sums' correlations with it, whatever its scale: confirmed covariance over deviation. 0 where
+        the networks have nothing in common.
         """
-        common = float(self.confirmed.mean())
+        own, whole = self._correlation(members), self._correlation(range(len(self.confirmed)))
+        return own / whole if whole > 0.0 else 0.0
+
+    def _correlation(self, members: Sequence[int]) -> float:
+        """But for a factor that is the same for all choices."""
         variance = float(self.covariance[np.ix_(members, members)].sum())
-        if common <= 0.0 or variance <= 0.0:
-            return 0.0
-        return float(self.confirmed[list(members)].sum()) / float(np.sqrt(common * variance))
+        return float(self.confirmed[list(members)].sum()) / float(np.sqrt(variance)) if variance > 0.0 else 0.0
 
 
 def eliminate(

@@ -65,6 +65,10 @@ def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
         lines.append(f"{len(unused)} members score no machine type, and go.")
     stay = ", ".join(manifest.members[place].id for place in pruning.kept)
     lines.append(f"* {len(pruning.kept)} of {len(manifest.members)} members stay: {stay}.")
-    lines.append("Agreement is the correlation with what the networks have in common; all but the time is of the clips")
-    lines.append("that calibrate, of which no test clip is one. 'evaluate' says what both bundles make of test clips.")
+    lines.append(
+        "Agreement: how closely the score follows what the networks have in common; 1 as that of all members does."
+    )
+    lines.append(
+        "All but the time is of the clips that calibrate, none of which is a test clip: 'evaluate' scores those."
+    )
     return "\n".join(lines)

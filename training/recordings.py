@@ -6,7 +6,8 @@ it, or lie below ``dev_data`` and ``eval_data`` in it:
 
 - 2020: ``{train,test}/{normal,anomaly}_id_XX_NNNNNNNN.wav``
 - 2021: ``{train,source_test,target_test}/section_SS_<domain>_<split>_<condition>_NNNN_<attribute>.wav``
-- 2022 and later: the same names in ``{train,test}``; evaluation tests are ``section_SS_NNNN.wav``, without label
+- 2022 and later: the same names in ``{train,test}``; evaluation tests are ``section_SS_NNNN.wav``, without label or
+  domain
 """
 
 import re
@@ -50,7 +51,8 @@ class Recording:
 
     ``condition``: None where it is not told (evaluation sets). ``attribute``: the raw text that names the operating
     condition, empty for none. ``recording``: what no fold may split. ``challenge``: of a challenge's layout, of which
-    the first ten seconds are used; a plant's own recordings are cut into consecutive clips.
+    the first ten seconds are used; a plant's own recordings are cut into consecutive clips. ``domain_told``: false
+    where neither name nor folder tells it (evaluation sets since 2022); ``domain`` means nothing then.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Recording:
     attribute: str
     recording: str
     challenge: bool
+    domain_told: bool = True
 
     @property
     def key(self) -> SectionKey:
@@ -247,4 +250,5 @@ def _parse(path: Path, machine_type: str) -> Recording:
         attribute=check_name("attribute", attribute) if attribute else "",
         recording=str(path),
         challenge=True,
+        domain_told=bool(named or domain) or pattern is _YEAR_2020,  # that year has one domain
     )

@@ -57,7 +57,7 @@ def interval(values: NDArray[np.float64]) -> Interval:
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """How far two figures go together from draw to draw, -1 to 1; None without draws, or where one is the same in all."""
+    """How far two figures go together from draw to draw, -1 to 1; None without draws, or where one never changes."""
     if not len(one) or not np.ptp(one) or not np.ptp(other):
         return None
     return 1.0 if np.array_equal(one, other) else float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))

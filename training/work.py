@@ -12,16 +12,20 @@ from training.storage import write_atomically
 
 
 @contextmanager
-def alone_in(work: Path) -> Iterator[None]:
-    """Hold the work folder: two runs in it would write each other's files. The kernel lets go when a run is killed."""
+def alone_in(work: Path, refusal: str | None = None) -> Iterator[None]:
+    """Hold a work folder: two runs in it would write each other's files. The kernel lets go when a run is killed.
+
+    Raises
+    ------
+    DataError : where another process holds it, with ``refusal``.
+    """
     work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
             held.enter_context(locked(work))
         except BlockingIOError as error:
-            raise DataError(
-                f"Another run is at work in {work}. Wait for it, or choose another --work folder."
-            ) from error
+            usual = f"Another run is at work in {work}. Wait for it, or choose another --work folder."
+            raise DataError(refusal or usual) from error
         yield
 
 

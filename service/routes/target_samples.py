@@ -44,7 +44,8 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
-    "description": "Makes a repeated request one registration; another request under the same key is refused.",
+    "description": "Makes a repeated request one registration, for a day unless the service is set otherwise; another "
+    "request under the same key is refused.",
 }
 _OPENAPI: dict[str, Any] = {
     "parameters": [
@@ -208,7 +209,7 @@ async def versions(
     loaded: InLoaded,
     request_id: RequestId,
 ) -> TargetVersionsAnswer:
-    """Every registration that the section has had, the newest first; any of them can be restored."""
+    """Every registration of the section that is kept, the newest first; any of them can be restored."""
     async with resources.admission.until(deadline(request, resources.settings.request_timeout_s)):
         key = _known(loaded, machine_type, section)
         found = [TargetVersion.of(one) for one in await loaded.adaptation.versions(key)]

@@ -141,7 +141,7 @@ class TargetSamplesAnswer(TargetSamples):
 
 
 class TargetVersion(Schema):
-    """One registration that a section has had."""
+    """One registration of a section, in force or not."""
 
     version: int
     state: Standing
@@ -162,7 +162,7 @@ class TargetVersion(Schema):
 
 
 class TargetVersionsAnswer(Schema):
-    """Every registration that a section has had, the newest first."""
+    """Every registration of a section that is kept, the newest first."""
 
     machine_type: str
     section: str

@@ -12,6 +12,7 @@ import pytest
 from models.encoder import Device
 from models.errors import InvalidName
 from service.access import Access, Gate, KeyFile, Scope, is_loopback
+from service.cli import main
 from service.errors import Forbidden, KeysError, Unauthorized
 from service.settings import Settings
 from tests.service.apps import running_app
@@ -187,22 +188,27 @@ def run(*arguments: str, environment: dict[str, str]) -> "subprocess.CompletedPr
     )
 
 
-def test_the_command_line_makes_lists_and_revokes_keys(bundle_folder: Path, tmp_path: Path) -> None:
+def test_the_command_line_makes_lists_and_revokes_keys(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A service that others reach does not start without one, and says in a sentence what to do."""
-    environment = {"EARWITNESS_KEYS": str(tmp_path / "keys.json"), "EARWITNESS_DATABASE": str(tmp_path / "db")}
-    refused = run("serve", "--host", "0.0.0.0", "--bundle", str(bundle_folder), environment=environment)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("error: On 0.0.0.0 the service answers only who has a key")
-    made = run("keys", "create", "line-3", "--scope", "score", "--scope", "metrics", environment=environment)
-    assert made.returncode == 0, made.stderr
-    assert KeyFile(tmp_path / "keys.json").find(made.stdout.strip()) is not None
-    listed = run("keys", "list", environment=environment)
-    assert listed.stdout.split("\t")[:2] == ["line-3", "metrics,score"]
-    assert made.stdout.strip() not in listed.stdout
-    assert run("keys", "revoke", "line-3", environment=environment).returncode == 0
-    again = run("keys", "revoke", "line-3", environment=environment)
-    assert again.returncode == 2
-    assert again.stderr.endswith("\nerror: There is no key 'line-3'. There are: none.\n")
+    monkeypatch.setenv("EARWITNESS_KEYS", str(tmp_path / "keys.json"))
+    monkeypatch.setenv("EARWITNESS_DATABASE", str(tmp_path / "db"))
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        return main(arguments), *capsys.readouterr()
+
+    status, _, said = command("serve", "--host", "0.0.0.0", "--bundle", str(bundle_folder))
+    assert status == 2
+    assert said.splitlines()[-1].startswith("error: On 0.0.0.0 the service answers only who has a key")
+    status, secret, said = command("keys", "create", "line-3", "--scope", "score", "--scope", "metrics")
+    assert status == 0, said
+    assert KeyFile(tmp_path / "keys.json").find(secret.strip()) is not None
+    _, listed, _ = command("keys", "list")
+    assert listed.split("\t")[:2] == ["line-3", "metrics,score"]
+    assert secret.strip() not in listed
+    assert command("keys", "revoke", "line-3")[0] == 0
+    assert command("keys", "revoke", "line-3") == (2, "", "error: There is no key 'line-3'. There are: none.\n")
 
 
 def test_metrics_may_have_a_port_of_their_own(bundle_folder: Path, tmp_path: Path, keys: KeyFile) -> None:

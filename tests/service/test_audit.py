@@ -1,6 +1,7 @@
 """The audit log: who changed what, on which section, with what outcome, by whichever way it came."""
 
 import asyncio
+import io
 import json
 import logging
 import threading
@@ -16,6 +17,7 @@ from service.access import Access, KeyFile, Scope
 from service.audit import Change, Outcome, attempt_by, user_name
 from service.cli import main
 from service.errors import StoreError
+from service.logs import LogFormat, formatter
 from service.settings import Settings
 from service.targets import Registration, State, TargetStore
 from tests.service.apps import running_app
@@ -127,6 +129,10 @@ def test_a_registration_whose_time_is_up_is_told_to_its_end(
     committed: bool,
 ) -> None:
     """Unknown at the answer, on which section all the same, and a line once it is known; then it is in force."""
+    kept = io.StringIO()
+    handler = logging.StreamHandler(kept)
+    handler.setFormatter(formatter(LogFormat.JSON))
+    monkeypatch.setattr(audit.LOG, "handlers", [handler])
     begun, go_on, register = threading.Event(), threading.Event(), TargetStore.register
 
     def slow(*arguments: Any, **options: Any) -> tuple[Registration, State]:
@@ -162,6 +168,7 @@ def test_a_registration_whose_time_is_up_is_told_to_its_end(
     answered = "POST /target-samples 504 key=register-key client=127.0.0.1 machine_type=fan section=01"
     ended = f"{answered} version=1 outcome=changed" if committed else f"{answered} outcome=unchanged"
     assert audited(log) == [f"{answered} outcome=unknown", ended]
+    assert [json.loads(line)["request_id"] for line in kept.getvalue().splitlines()] == ["late-4711"] * 2
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A PostgreSQL server that is there, and says nothing."""
 
 import time
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import text
@@ -20,11 +21,13 @@ NOISE_S = 15.0
 
 @pytest.fixture
 def url(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database whose silence is noticed soon."""
+    """A database with its tables, whose silence is noticed soon from here on."""
+    made = postgres.new_database()
+    Database(made).close()
     monkeypatch.setattr(service.postgresql, "ANSWERS_S", SILENT_S)
     monkeypatch.setattr(service.postgresql, "WRITES_S", SILENT_S)
     monkeypatch.setattr(ImpatientConnection, "patience_s", SILENT_S)
-    return postgres.new_database()
+    return made
 
 
 def write_half_and_freeze(database: Database, postgres: Postgres) -> None:
@@ -50,6 +53,21 @@ def test_a_frozen_server_is_noticed_and_asked_again(postgres: Postgres, url: str
         with database.reading() as connection:
             assert connection.scalar(text("SELECT to_regclass('half')")) is None
         assert store.withdraw(FAN_0)[0] is False
+
+
+def test_a_commit_that_a_frozen_server_does_not_answer_is_in_doubt(postgres: Postgres, url: str) -> None:
+    """It may come through when the server goes on, and so the error does not say that nothing was done."""
+    database = Database(url, patience_s=1.0)
+    with ExitStack() as stack, pytest.raises(StoreError, match="may have been done") as refused:
+        write_and_freeze(database, postgres, stack)
+    assert refused.value.in_doubt
+    database.close()
+
+
+def write_and_freeze(database: Database, postgres: Postgres, until: ExitStack) -> None:
+    with database.writing() as connection:
+        connection.execute(text("CREATE TABLE half (id int)"))
+        until.enter_context(postgres.frozen())
 
 
 def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str) -> None:

@@ -328,6 +328,19 @@ def test_a_database_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_database_of_the_release_before_is_taken_over_while_that_goes_on(url: str) -> None:
+    """What it holds stays, and an instance of that release may go on counting changes until it is replaced too."""
+    with TargetStore(url) as store:
+        before = store.register(FAN_0, rows(b"one"))[1]
+    change(url, "ALTER TABLE changes DROP COLUMN version_floor")
+    change(url, "UPDATE alembic_version SET version_num = '2'")
+    with TargetStore(url) as store:
+        assert state(store) == before
+        change(url, "UPDATE changes SET number = number + 1")
+        assert store.state(unless=before.changes) is not None
+        assert store.register(FAN_0, rows(b"two"))[0].version == 2
+
+
 def test_a_migration_that_is_interrupted_leaves_the_old_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,7 @@
 """Target clips out of a database and into another, whole or not at all."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from models.errors import DataError
+from service.cli import main
 from service.errors import TargetClipsUnusable
 from service.settings import Settings
 from service.targets import Idempotency, TargetStore
 from service.transfers import Transferred, export_targets, import_targets
 from tests.service.bundles import FAN_0, FAN_1, PUMP
-from tests.service.servers import REPOSITORY
 from tests.service.test_target_store import change, rows, state
 
 ONES, TWOS = rows(b"one", b"two", b"three"), rows(b"four", b"five", b"six")
@@ -95,6 +92,12 @@ def test_no_version_of_a_lost_database_is_given_again(url: str, tmp_path: Path) 
         assert [one.version for one in state(store).in_force] == [1]
         for key in (FAN_0, FAN_1, PUMP):
             assert 1 + 100 < store.register(key, TWOS)[0].version < 1 + 100 + 600
+
+    contents["exported_at"] = (exported_at + timedelta(days=1.0)).isoformat()  # by a clock that was ahead
+    (backup / "targets.json").write_text(json.dumps(contents))
+    import_targets(f"sqlite:///{tmp_path / 'ahead.db'}", backup)
+    with TargetStore(f"sqlite:///{tmp_path / 'ahead.db'}") as store:
+        assert [store.register(key, TWOS)[0].version for key in (FAN_0, FAN_1)] == [2, 2]
 
     registered_at = datetime.fromisoformat(contents["registrations"][0]["registered_at"]) - timedelta(seconds=200.0)
     contents["registrations"][0]["registered_at"] = registered_at.isoformat()
@@ -181,32 +184,22 @@ def test_an_export_that_fails_half_way_leaves_no_folder(tmp_path: Path, monkeypa
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_command_says_what_it_carried_or_why_not(tmp_path: Path) -> None:
+def test_the_command_says_what_it_carried_or_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit status 0, or 2 with a sentence."""
     source = Settings(database=str(tmp_path / "source.db")).database
     fill(source)
 
-    def targets(action: str, database: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "service", "targets", action, str(tmp_path / "backup")],
-            cwd=REPOSITORY,
-            env={**os.environ, "EARWITNESS_DATABASE": database},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+    def targets(action: str, database: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("EARWITNESS_DATABASE", database)
+        return main(["targets", action, str(tmp_path / "backup")]), *capsys.readouterr()
 
-    exported = targets("export", source)
-    assert (exported.returncode, exported.stdout) == (
-        0,
-        f"exported 5 registrations with 15 clips to {tmp_path / 'backup'}\n",
-    )
-    imported = targets("import", str(tmp_path / "copy.db"))
-    assert (imported.returncode, imported.stdout) == (
-        0,
-        f"imported 5 registrations with 15 clips into {tmp_path / 'copy.db'}\n",
-    )
-    refused = targets("import", source)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("error: ")
-    assert "holds 5 registrations" in refused.stderr
+    carried = "5 registrations with 15 clips"
+    assert targets("export", source)[:2] == (0, f"exported {carried} to {tmp_path / 'backup'}\n")
+    copy = tmp_path / "copy.db"
+    assert targets("import", str(copy))[:2] == (0, f"imported {carried} into {copy}\n")
+    status, said, why = targets("import", source)
+    assert (status, said) == (2, "")
+    assert why.startswith("error: ")
+    assert "holds 5 registrations" in why

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from models.errors import DataError
 from models.vocabulary import Condition, Domain
 from tests.training.told import Told, ignore, noisy, recording, recordings, scores
 from training.evaluate import evaluate
@@ -323,3 +324,14 @@ def test_unlabelled_recordings_are_counted_in_a_note() -> None:
     given = [*GIVEN, recording(0, None, section="03")]
     (note,) = [note for note in of(ours(), given=given).notes if "not told" in note]
     assert note.startswith("1 test recordings are scored and not counted")
+
+
+def test_recordings_of_no_known_domain_are_left_out_and_said() -> None:
+    """Taken for the source domain's they would get its scores and thresholds; of such alone there is no table."""
+    unplaced = [replace(recording(number, None, section="03"), domain_told=False) for number in range(3)]
+    found = of(ours(), given=[*GIVEN, *unplaced])
+    assert found.rows == of(ours()).rows
+    assert len(found.first.scored) == len(GIVEN)
+    assert found.notes[0].startswith("3 test recordings of fan 03 do not tell whether they are of the source or the")
+    with pytest.raises(DataError, match=r"are left out\. --ground-truth reads the challenge's domains"):
+        of(ours(), given=unplaced)

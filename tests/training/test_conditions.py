@@ -1,17 +1,16 @@
 """The paper's system with thresholds of operating conditions that nothing has heard, on generated machines."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
 from models.bundle import Bundle, read_bundle
-from models.frontend import N_FRAMES, N_MELS, LogMelSpec
+from models.frontend import LogMelSpec
 from models.vocabulary import Domain, ThresholdRule
+from tests.training.small import quick_embedder
 from training import ensemble, fit, recipe
 from training import folds as dealing
 from training import run as planned
@@ -19,7 +18,6 @@ from training.calibration import LeftOut, left_out_scores
 from training.features import extract_features
 from training.fit import Lesson, fit_network
 from training.folds import condition_folds
-from training.networks import Standardisation
 from training.pipeline import train
 from training.recipe import RECIPES, LeftOutNetwork, Network, Recipe
 from training.recordings import Recording, read_recordings
@@ -28,13 +26,6 @@ from training.synthetic import synthesize
 
 FEW_FOLDS = 2
 """Each fold is a network more: five would be minutes."""
-
-
-def small_embedder(mean: Sequence[float], deviation: Sequence[float]) -> keras.Model:
-    """In the ResNet's place, which costs half a minute each time that it is made."""
-    log_mel = keras.Input((N_FRAMES, N_MELS))
-    x = keras.layers.GlobalAveragePooling1D()(Standardisation(mean, deviation)(log_mel))
-    return keras.Model(log_mel, keras.layers.Dense(128)(x))
 
 
 def quick() -> Recipe:
@@ -50,7 +41,7 @@ def few_folds() -> Any:
         for module in (dealing, ensemble, planned, recipe):
             patch.setattr(module, "FOLDS", FEW_FOLDS)
         for module in (fit, ensemble):
-            patch.setattr(module, "build_embedder", small_embedder)
+            patch.setattr(module, "build_embedder", quick_embedder)
         yield
 
 

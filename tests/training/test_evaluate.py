@@ -236,8 +236,8 @@ def test_csv_files_are_the_challenges(evaluation: Evaluation, answers: dict[Path
 def test_text_shows_every_row_and_the_official_score(evaluation: Evaluation) -> None:
     text = as_text(evaluation)
     lines = text.splitlines()
-    assert lines[2].startswith("fan")
-    assert lines[4].split()[:3] == ["valve", "line-3.b", "source"]
+    assert lines[3].startswith("fan")
+    assert lines[5].split()[:3] == ["valve", "line-3.b", "source"]
     score = evaluation.first.totals.official_score.value
     assert score is not None
     assert re.search(rf"official score +{100 * score:.1f} \(", text)

@@ -1,6 +1,7 @@
 """Training: resumed runs equal uninterrupted ones, both Keras backends learn alike, trouble is said."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
-from tests.training.small import N_CLIPS, run_python, small_labels, small_lesson, small_recipe, small_store
+from tests.training.small import N_CLIPS, quick_lesson, run_python, small_labels, small_recipe, small_store
 from training import fit
 from training.curves import HISTORY_COLUMNS
 from training.export import member_name
@@ -41,7 +42,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
         import os, signal
         from pathlib import Path
         import tensorflow as tf
-        from tests.training.small import small_lesson, small_recipe
+        from tests.training.small import quick_lesson, small_recipe
         from training.fit import fit_network
         from training.recipe import Network
         from models.vocabulary import LossChoice
@@ -52,7 +53,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
             done += units
             if done == 8:
                 os.kill(os.getpid(), signal.SIGKILL)
-        fit_network(small_lesson(), Network(LossChoice.BOTH_HEADS, 2), small_recipe(),
+        fit_network(quick_lesson(), Network(LossChoice.BOTH_HEADS, 2), small_recipe(),
                     Path({str(tmp_path / "killed")!r}), seed=3, advance=advance)
         """
     )
@@ -60,7 +61,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_same_network(tmp_
     assert (tmp_path / "killed" / "checkpoint.npz").exists()
     assert len(list((tmp_path / "killed" / "snapshots").glob("*.npz"))) == 1
 
-    lesson, recipe = small_lesson(), small_recipe()
+    lesson, recipe = quick_lesson(), small_recipe()
     advanced: list[int] = []
     resumed = fit_network(lesson, NETWORK, recipe, tmp_path / "killed", seed=3, advance=advanced.append)
     assert advanced == [6, *[1] * 6]
@@ -115,11 +116,9 @@ def test_the_running_average_takes_in_every_fourth_step() -> None:
 
 def embeddings_differ_by(ours: Weights, theirs: Weights) -> float:
     """Largest difference of embeddings of the clips, relative to their largest value."""
-    from training.networks import build_embedder
-
     store, found = small_store(), []
     for weights in (ours, theirs):
-        embedder = build_embedder(store.mean.tolist(), store.deviation.tolist())
+        embedder = quick_lesson(store).build()
         for variable, value in zip(embedder.variables, weights, strict=True):
             variable.assign(value)
         found.append(np.asarray(embedder(store.log_mels, training=False)))
@@ -148,9 +147,10 @@ LOSSES = """
 
 def test_jax_and_tensorflow_learn_alike() -> None:
     """The same code on the same weights and batches: losses and scales of three steps agree to half a percent."""
-    found = {}
-    for backend in ("tensorflow", "jax"):
-        result = run_python(LOSSES, KERAS_BACKEND=backend)
+    found, backends = {}, ("tensorflow", "jax")
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda backend: run_python(LOSSES, KERAS_BACKEND=backend), backends))
+    for backend, result in zip(backends, results, strict=True):
         assert result.returncode == 0, result.stderr
         found[backend] = np.array([line.split() for line in result.stdout.splitlines()], float)
     assert found["jax"].shape == (3, 5)
@@ -162,7 +162,7 @@ def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
     """Drawn from (seed, epoch): equal for equal arguments, another for another epoch; the last batch is kept."""
     store, labels, recipe = small_store(), small_labels(), small_recipe()
     store.log_mels[:, 0, 0] = np.arange(N_CLIPS)
-    lesson = small_lesson(store)
+    lesson = quick_lesson(store)
     schedule = recipe.schedule(N_CLIPS)
 
     def order(epoch: int) -> list[list[float]]:
@@ -197,7 +197,7 @@ def test_a_snapshot_that_waited_is_marked_and_so_is_the_network(
         return np.array([epoch, 1.0, 1.0, 1.0, 5.0, 5.0, epoch == 1])
 
     monkeypatch.setattr(fit, "train_epoch", epoch_without_training)
-    paths = fit_network(small_lesson(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
+    paths = fit_network(quick_lesson(), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
     snapshots = [load_snapshot(path, NETWORK) for path in paths]
     assert [(snapshot.due, snapshot.epoch, snapshot.limited) for snapshot in snapshots] == [
         (2, 11, True),
@@ -212,14 +212,14 @@ def test_nan_stops_with_a_sentence(tmp_path: Path) -> None:
     store = small_store()
     store.log_mels[3, 100, 20] = np.nan
     with pytest.raises(TrainingDiverged, match="epoch 1"):
-        fit_network(small_lesson(store), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
+        fit_network(quick_lesson(store), NETWORK, small_recipe(), tmp_path, seed=0, advance=lambda _: None)
     assert not list(tmp_path.rglob("*.npz")), "nothing of a diverged run is kept"
 
 
 def test_the_history_is_kept_with_the_checkpoint(tmp_path: Path) -> None:
     """A row an epoch, for the training curves; the section-only network has no attribute columns."""
     fit_network(
-        small_lesson(),
+        quick_lesson(),
         Network(LossChoice.SECTIONS, 1),
         small_recipe(),
         tmp_path,
@@ -239,7 +239,7 @@ def test_a_network_learns_from_its_rows_alone(tmp_path: Path) -> None:
     store, recipe = small_store(), replace(small_recipe(), batch_size=5, least_batch=2)
     store.log_mels[:, 0, 0] = np.arange(N_CLIPS)
     rows = np.arange(0, 11)
-    lesson = replace(small_lesson(store), rows=rows)
+    lesson = replace(quick_lesson(store), rows=rows)
     schedule = recipe.schedule(len(rows))
     assert schedule.epoch_steps == 2
     heard = [batch[0][:, 0, 0].astype(int).tolist() for batch in batches(lesson, NETWORK, recipe, schedule, 9, 1)]
@@ -250,7 +250,7 @@ def test_a_network_learns_from_its_rows_alone(tmp_path: Path) -> None:
 def test_a_head_with_one_class_is_left_out() -> None:
     """One machine in several conditions: its attributes are told apart, its only section is not."""
     labels = replace(small_labels(), section_classes=(("fan", "00"),), section_ids=np.zeros(N_CLIPS, np.int32))
-    lesson = replace(small_lesson(), labels=labels)
+    lesson = replace(quick_lesson(), labels=labels)
     model, heads = build_training_model(lesson.build(), labels, NETWORK, small_recipe())
     assert [head.name for head in heads] == ["attributes"]
     assert len(model.inputs) == 3

@@ -39,6 +39,49 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
     assert label_recordings(GIVEN, read_ground_truth(tmp_path))[1].condition is Condition.ANOMALY
 
 
+UNPLACED = [
+    replace(one, path=one.path.with_name(f"section_03_{number:04d}.wav"), domain_told=False)
+    for number, one in enumerate(GIVEN)
+]
+"""As the evaluation sets since 2022 name them."""
+
+
+def write_later(folder: Path, domains: str = "0\n1\n0\n") -> Path:
+    """The ground truth of 2022 and later: conditions and domains, each in a folder of its own."""
+    for kind, column in (("data", "0\n1\n1\n"), ("domain", domains)):
+        (folder / f"ground_truth_{kind}").mkdir(exist_ok=True)
+        lines = [f"section_03_{number:04d}.wav,{value}" for number, value in enumerate(column.split())]
+        (folder / f"ground_truth_{kind}" / "ground_truth_fan_section_03_test.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_names_without_a_domain_are_joined_with_theirs(tmp_path: Path) -> None:
+    """Since 2022 the ground truth tells it in a file of its own, and nothing else does."""
+    truth = read_ground_truth(write_later(tmp_path))
+    assert [(one.domain, one.domain_told, one.condition) for one in label_recordings(UNPLACED, truth)] == [
+        (Domain.SOURCE, True, Condition.NORMAL),
+        (Domain.TARGET, True, Condition.ANOMALY),
+        (Domain.SOURCE, True, Condition.ANOMALY),
+    ]
+    with pytest.raises(DataError, match=r"0007\.wav: the ground truth of fan 03 source and target does not name it"):
+        label_recordings([replace(UNPLACED[0], path=Path("section_03_0007.wav"))], truth)
+
+
+def test_conditions_without_domains_are_refused(tmp_path: Path) -> None:
+    """And so are domains of other recordings; and a recording that both domains' files name."""
+    folder = write_later(tmp_path, "0\n1\n")
+    with pytest.raises(DataError, match=r"do not name the same recordings: section_03_0002\.wav"):
+        read_ground_truth(folder)
+    (folder / "ground_truth_domain" / "ground_truth_fan_section_03_test.csv").unlink()
+    with pytest.raises(DataError, match=r"tells no domain, and .*ground_truth_domain.* does not exist"):
+        read_ground_truth(folder)
+    for domain in Domain:
+        write(tmp_path, "section_03_0000.wav,0\n", f"ground_truth_fan_section_03_{domain}_test.csv")
+    (folder / "ground_truth_data" / "ground_truth_fan_section_03_test.csv").unlink()
+    with pytest.raises(DataError, match="names it for both domains"):
+        label_recordings(UNPLACED[:1], read_ground_truth(folder))
+
+
 def test_other_sections_are_left_as_they_are(tmp_path: Path) -> None:
     """A folder may hold development and evaluation set."""
     labelled = recording(0, Condition.ANOMALY, section="00")
@@ -72,7 +115,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("other.csv", LINES, "holds no ground_truth_"),
-        ("ground_truth_fan_03.csv", LINES, "is not named as DCASE 2021 names it"),
+        ("ground_truth_fan_03.csv", LINES, "is not named as the challenge names it"),
         (NAME, "a.wav,0\nb.wav,2\n", r"line 2: 'b.wav,2' is not a file name and 0 \(normal\) or 1 \(anomaly\)"),
         (NAME, "a.wav\n", "line 1: 'a.wav' is not a file name and"),
         (NAME, "a.wav,0\na.wav,1\n", "line 2: 'a.wav' comes twice"),

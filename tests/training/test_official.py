@@ -15,7 +15,7 @@ from models.vocabulary import Condition, Domain
 from tests.training.told import Told, ignore, noisy, recordings
 from training.evaluate import evaluate
 from training.metrics import harmonic_mean
-from training.official import Figures, mean_figures, official_figures, score_of, write_csvs
+from training.official import Figures, mean_figures, official_figures, require_own_names, score_of, write_csvs
 from training.recordings import Place
 from training.scored import SystemName
 
@@ -109,6 +109,22 @@ def test_each_further_system_has_a_folder_of_its_own(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"earwitness-seed-2", "floor"}
     scores = (tmp_path / "floor" / "anomaly_score_fan_section_00_source_test.csv").read_text().splitlines()
     assert float(scores[0].split(",")[1]) == pytest.approx(other.score_of(min(GIVEN[FAN], key=lambda r: r.path), 0))
+
+
+def test_labels_that_are_one_name_are_two_folders(tmp_path: Path) -> None:
+    """What a file system does not take of a label may have been all that told two systems apart."""
+    systems = [system(recipe=recipe) for recipe in ("own", "a b", "a/b")]
+    write_csvs(evaluate(systems, ALL, advance=ignore), tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"earwitness-a-b", "earwitness-a-b-"}
+
+
+def test_two_recordings_of_one_name_are_refused() -> None:
+    """Of two trees of one year: one would take the other's line of the file. What a plant's files hold are paths."""
+    require_own_names(ALL)
+    again = replace(ALL[0], path=Path("/other") / ALL[0].path.name)
+    with pytest.raises(DataError, match=rf"{ALL[0].path} and {again.path} have one name"):
+        require_own_names([*ALL, again])
+    require_own_names([*ALL, replace(again, challenge=False)])
 
 
 def test_without_a_threshold_there_are_no_decisions(tmp_path: Path) -> None:

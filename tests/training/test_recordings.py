@@ -100,7 +100,7 @@ def test_layout_of_2020(tmp_path: Path) -> None:
         ("normal_id_00_00000001.wav", "00", Split.TEST, Condition.NORMAL),
         ("normal_id_00_00000000.wav", "00", Split.TRAIN, Condition.NORMAL),
     ]
-    assert {(r.domain, r.attribute) for r in recordings} == {(Domain.SOURCE, "")}
+    assert {(r.domain, r.domain_told, r.attribute) for r in recordings} == {(Domain.SOURCE, True, "")}
 
 
 def test_layout_of_2022(tmp_path: Path) -> None:
@@ -122,6 +122,9 @@ def test_layout_of_2022(tmp_path: Path) -> None:
         ("03", Domain.SOURCE, Split.TEST, None, ""),
         ("03", Domain.SOURCE, Split.TRAIN, Condition.NORMAL, "m-n_Z"),
     ]
+    assert [r.domain_told for r in recordings] == [True, True, False, True], (
+        "which domain a test of 2022 is of is secret"
+    )
 
 
 def test_layout_of_2023_and_later(tmp_path: Path) -> None:

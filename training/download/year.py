@@ -3,19 +3,18 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import DataError, DownloadError, EarwitnessError, ServerUnreachable
-from models.folders import locked
 from training.download.catalogue import API, RECORDS, Part, numbers_of
 from training.download.places import ARCHIVES, Place, as_size
 from training.download.records import Archive, Record, parse_record, select
 from training.download.transfer import Advance, Server
 from training.download.unpacking import State, state_of, unpack
 from training.recordings import survey
+from training.work import alone_in
 
 SWELLING = 1.5
 """Bytes unpacked for a byte of an archive, as far as it can be told before: recordings of four machine types gave 1.16
@@ -183,27 +182,11 @@ def carry_out(plan: Plan, *, advance: Advance) -> None:
     DataError : where another process is downloading into the same folder.
     """
     plan.require_room()
-    with alone(plan.out):
+    busy = f"Another process is downloading into {plan.out}. Wait until it ends, or end it."
+    with alone_in(plan.out / ARCHIVES, busy):
         failures = asyncio.run(_work(plan, advance))
     if failures:
         raise DownloadError("\n".join(map(str, failures)))
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the folder of archives. The kernel lets go when this process ends, however it does.
-
-    Raises
-    ------
-    DataError : where another process holds it.
-    """
-    (out / ARCHIVES).mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(out / ARCHIVES))
-        except BlockingIOError as error:
-            raise DataError(f"Another process is downloading into {out}. Wait until it ends, or end it.") from error
-        yield
 
 
 async def _work(plan: Plan, advance: Advance) -> list[EarwitnessError]:
@@ -226,15 +209,23 @@ async def _work(plan: Plan, advance: Advance) -> list[EarwitnessError]:
                 )
 
     async with Server(plan.api) as server:
+        awake = asyncio.create_task(_wake_each_second())
         workers = [asyncio.create_task(work(server)) for _ in range(plan.jobs)]
         try:
             await asyncio.gather(*workers)
         finally:
+            awake.cancel()
             stopped.set()
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
     return failures
+
+
+async def _wake_each_second() -> None:
+    """Let Ctrl-C be heard. A signal that comes just before the loop waits, or in another thread, does not wake it."""
+    while True:
+        await asyncio.sleep(1.0)
 
 
 async def _do(server: Server, task: Task, keep: bool, stopped: threading.Event, advance: Advance) -> None:

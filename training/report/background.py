@@ -5,42 +5,13 @@ from collections.abc import Iterator, Mapping
 
 from models.bundle import CalibrationKey
 from models.vocabulary import Condition, Domain
-from training.report.contents import ReportData, Table, of_condition
+from training.layout import Table
+from training.report.contents import ReportData, of_condition
 from training.report.panels import row_place
-from training.report.words import count, per_cent
+from training.report.words import count
 
 _SHOWN = {"curves", "pruned"}
 """What the manifest says of the training and a section of its own shows."""
-
-
-def results(data: ReportData) -> Table:
-    """Every system's rows."""
-    several = len(data.rows) > 1
-    return Table(
-        "Per cent, with 95 % intervals",
-        (
-            *(["system"] if several else []),
-            *("machine type", "section", "domain", "normal clips", "faulty clips", "AUC", "pAUC"),
-            *("false alarms", "hits"),
-        ),
-        tuple(
-            (
-                *([label] if several else []),
-                row.machine_type,
-                row.section,
-                row.domain.value,
-                str(row.normal),
-                str(row.anomalous),
-                per_cent(row.auc, row.auc_interval),
-                per_cent(row.pauc, row.pauc_interval),
-                per_cent(row.false_alarm_rate, row.false_alarm_interval),
-                per_cent(row.hit_rate, row.hit_interval),
-            )
-            for label, rows in data.rows.items()
-            for row in rows
-        ),
-        words=3 + several,
-    )
 
 
 def counts(data: ReportData) -> Table:

@@ -16,18 +16,9 @@ from models.bundle import CalibrationKey, SectionCalibration
 from models.decision import p_value
 from models.manifest import Manifest
 from models.vocabulary import Condition
+from training.layout import Table
 from training.scored import Scored
 from training.tables import Row
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table as it is read: the first ``words`` columns of each line say what it is of, the others are figures."""
-
-    caption: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    words: int
 
 
 @dataclass(frozen=True, slots=True)

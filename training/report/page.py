@@ -7,8 +7,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from training.printed import row_table
 from training.report.alarms import false_alarm_plate, p_value_plates
-from training.report.background import counts, facts, results
+from training.report.background import counts, facts
 from training.report.cards import cards
 from training.report.choice import Wrong
 from training.report.contents import ReportData
@@ -17,6 +18,7 @@ from training.report.separation import roc_plates, score_plates
 from training.report.smaller import curve_plates, curve_tables
 from training.report.summary import cautions, findings, lead, tiles
 from training.report.theme import DARK, LIGHT, Key, Plate, as_png, as_svg
+from training.report.words import typeset
 from training.storage import write_atomically
 
 PAGE = "report.html"
@@ -78,7 +80,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         training=show(training_plates(data)),
         smaller=show(curve_plates(data)),
         smaller_tables=list(curve_tables(data)),
-        results=results(data),
+        results=row_table(data.rows),
         counts=counts(data),
         facts=list(facts(data)),
     )
@@ -95,6 +97,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     return environment.get_template("page.html")
 
 

@@ -6,24 +6,24 @@ machine, is told of those bundles that are evaluated together: the whole one and
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from models.bundle import Bundle, read_bundle
+from models.bundle import Bundle
 from models.detector import Detector
 from models.vocabulary import Domain
 from training.bundling import made_clip
+from training.layout import Table
 from training.pruning import Curve, Pruned, Step
-from training.report.contents import Ensemble, ReportData, Table
+from training.report.contents import Ensemble, ReportData
 from training.report.panels import DASHES
 from training.report.theme import LIGHT, Key, Panel, Plate
 from training.report.words import count, per_cent
 from training.timing import interleaved_ms
 
 
-def ensembles(first: Path, others: Sequence[Path]) -> tuple[Ensemble, ...]:
+def ensembles(first: Bundle, others: Sequence[Bundle]) -> tuple[Ensemble, ...]:
     """The whole bundle and those pruned of it among a report's bundles, measured in turns; none of a bundle as trained.
 
     Parameters
@@ -31,10 +31,10 @@ def ensembles(first: Path, others: Sequence[Path]) -> tuple[Ensemble, ...]:
     first : the bundle that the report is about.
     others : evaluated beside it.
     """
-    pruned = Pruned.of(read_bundle(first).manifest.training_data)
+    pruned = Pruned.of(first.manifest.training_data)
     if pruned is None:
         return ()
-    family = [bundle for folder in (first, *others) if _whole(bundle := read_bundle(folder)) == pruned.bundle]
+    family = [bundle for bundle in (first, *others) if _whole(bundle) == pruned.bundle]
     with ExitStack() as stack:
         detectors = [stack.enter_context(closing(Detector(bundle))) for bundle in family]
         took_ms = interleaved_ms([_way(detector) for detector in detectors])

@@ -1,5 +1,6 @@
 """Figures in words: per cents with their intervals, and what a person may conclude from them."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,6 +51,11 @@ def count(number: int, noun: str) -> str:
 def signed(value: float, digits: int = 1) -> str:
     """A number with a minus sign, not a hyphen, where it is negative."""
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def typeset(cell: str) -> str:
+    """A table's figures as print has them: en dashes for nothing and between numbers, a minus sign before one."""
+    return re.sub(r"-(?=\d)", "−", re.sub(r"(?<=\d)-(?=\d)|(?<![^ ])-(?![^,])", "–", cell))
 
 
 def interval_words(interval: Interval) -> str:

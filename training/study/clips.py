@@ -18,7 +18,7 @@ from models.audio import SAMPLE_RATE_HZ, decode, first_clip
 from models.errors import AudioError, DataError
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec, log_mel
 from models.vocabulary import Domain, SectionKey, Split
-from training.features import FeatureStore, TrainingClip, extract_features
+from training.features import FeatureStore, TrainingClip, count_clips, extract_features
 from training.labels import needs_contrast
 from training.parallel import spread
 from training.progress import Advance
@@ -106,7 +106,7 @@ def study_clips(division: Division, folder: Path, *, workers: int | None, advanc
     Parameters
     ----------
     workers : processes; None is one a core.
-    advance : called with the number of recordings done.
+    advance : called with the number of clips done, in all `count_features`; a modified clip counts once.
 
     Raises
     ------
@@ -114,13 +114,11 @@ def study_clips(division: Division, folder: Path, *, workers: int | None, advanc
     """
 
     def features(recordings: Sequence[Recording], *, contrast: bool = False) -> FeatureStore:
-        store = extract_features(
-            recordings, folder, spec=LogMelSpec(), contrast=contrast, workers=workers, advance=lambda _: None
+        return extract_features(
+            recordings, folder, spec=LogMelSpec(), contrast=contrast, workers=workers, advance=advance
         )
-        advance(len(recordings))
-        return store
 
-    train = features(division.train, contrast=needs_contrast(division.train, attribute_head=True))
+    train = features(division.train, contrast=_contrast(division))
     held = features(division.held)
     targets = [one for one in train.clips if one.recording.domain is Domain.TARGET and one.speed == 1.0]
     copied = (*held.clips, *targets)
@@ -131,6 +129,19 @@ def study_clips(division: Division, folder: Path, *, workers: int | None, advanc
         copied=copied,
         modified=_modified(copied, folder / f"modified-{_name(train, held)}.npy", workers, advance),
     )
+
+
+def count_features(division: Division) -> int:
+    """How many clips `study_clips` is done with in the end."""
+    targets = [one for one in division.train if one.domain is Domain.TARGET]
+    plain = (division.held, division.test, division.held, targets)  # held-out and target clips are modified, too
+    return count_clips(division.train, contrast=_contrast(division)) + sum(
+        count_clips(recordings, contrast=False) for recordings in plain
+    )
+
+
+def _contrast(division: Division) -> bool:
+    return needs_contrast(division.train, attribute_head=True)
 
 
 def _name(*stores: FeatureStore) -> str:
@@ -144,9 +155,11 @@ def _modified(clips: Sequence[TrainingClip], path: Path, workers: int | None, ad
         rows = np.lib.format.open_memmap(partial_path, mode="w+", dtype=np.float32, shape=shape)
         for row, log_mels in enumerate(spread(_modified_log_mels, list(clips), workers)):
             rows[row] = log_mels
+            advance(1)
         rows.flush()
         partial_path.replace(path)
-    advance(len(clips))
+    else:
+        advance(len(clips))
     copies: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return copies
 

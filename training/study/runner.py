@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import l2_normalised
-from models.errors import DataError
 from training.assemble import class_centers
 from training.fit import Lesson, Snapshot, fit_network, load_snapshot
 from training.keras_backend import be_deterministic
@@ -28,12 +27,12 @@ from training.parallel import cores
 from training.progress import Advance, Progress, Stage, as_duration, step_s
 from training.recipe import Recipe, ServedWeights
 from training.storage import write_atomically
-from training.study.clips import Division, StudyClips, study_clips
+from training.study.clips import Division, StudyClips, count_features, study_clips
 from training.study.figures import Figures, measure
 from training.study.members import MemberScores, Scorer
 from training.study.modifications import MODIFICATIONS
 from training.study.plan import SYSTEMS, TRAININGS, StudiedSystem
-from training.work import alone_in
+from training.work import alone_in, claim
 
 _BATCH = 64
 
@@ -76,12 +75,12 @@ class Study:
 
     def stages(self) -> list[Stage]:
         """What is done, with estimated times on this machine."""
-        recordings = len(self.division.train) + len(self.division.held) + len(self.division.test)
-        clips = recordings + len(MODIFICATIONS) * len(self.division.held)
+        features = count_features(self.division)
+        clips = features + (len(MODIFICATIONS) - 1) * len(self.division.held)
         recipe = next(iter(self.trainings.values()))
         step = step_s(recipe.networks[0], recipe.batch_size)
         return [
-            Stage("features", clips, 0.03 / cores()),
+            Stage("features", features, 0.03 / cores()),
             Stage("scores", len(self.seeds) * len(self.systems), 10.0),
             *(
                 stage
@@ -224,20 +223,10 @@ def _member_scores(
 
 
 def _claim(study: Study, clips: StudyClips) -> None:
-    """Mark the work folder as this study's: figures of other sounds or budgets must not be mixed in."""
-    mine = {
-        "recordings": clips.digest,
-        "modifications": list(MODIFICATIONS),
-        **{f"training {name}": study.recipe(name).decides_networks() for name in study.trainings},
-    }
-    path = study.work / "study.json"
-    theirs = json.loads(path.read_text()) if path.exists() else {}
-    if differing := sorted(name for name in mine if name in theirs and theirs[name] != mine[name]):
-        raise DataError(
-            f"{study.work} holds a study with other {' and other '.join(differing)}. Choose another --work folder, or "
-            "delete this one to start anew."
-        )
-    write_atomically(path, partial(_write_json, value={**theirs, **mine}))
+    """Mark the work folder as this study's, and each training's as that training's; further trainings may come."""
+    claim(study.work, {"recordings": clips.digest, "modifications": list(MODIFICATIONS)})
+    for seed, training in study.runs:
+        claim(study.folder(seed, training), {"recipe": study.recipe(training).decides_networks()})
 
 
 def _write_json(file: BinaryIO, value: Mapping[str, Any]) -> None:

@@ -14,11 +14,11 @@ from models.decision import decide
 from models.vocabulary import Condition, Decision, Domain, Split
 from tests.models.tiny import FAN, VALVE, build_bundle
 from training.intervals import rate_interval
+from training.layout import Table
 from training.metrics import Interval, auc, partial_auc
 from training.recordings import Recording
 from training.report.contents import (
     ReportData,
-    Table,
     anomaly_scores,
     by_place,
     of_condition,

@@ -30,8 +30,9 @@ from tests.training.report.made import (
     scored,
     tiny,
 )
+from training.layout import Table
 from training.report.choice import choose
-from training.report.contents import ReportData, Table
+from training.report.contents import ReportData
 from training.report.page import PAGE, write_report
 
 SECTIONS = ["short", "alarms", "faults", "clips", "networks", "figures", "provenance"]
@@ -237,7 +238,7 @@ def test_several_systems_stand_side_by_side(tmp_path: Path) -> None:
     data = report_data(systems, comparisons=(difference,))
     write_report(data, tmp_path / "report")
     page = read(tmp_path / "report")
-    for words in ("Differences with intervals", "-12.0 (-20 to -3)"):
+    for words in ("Differences with intervals", "−12.0 (−20 to −3)"):
         assert words in page.text, words
     found = Counter(words.strip() for words in page.texts)
     for label in ("earwitness", "earwitness quick", "floor"):

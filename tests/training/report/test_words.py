@@ -10,6 +10,7 @@ from training.report.words import (
     per_cent,
     promise_verdict,
     signed,
+    typeset,
 )
 
 
@@ -20,6 +21,15 @@ def test_figures_in_words() -> None:
     assert (count(1, "clip"), count(0, "clip"), count(1200, "clip")) == ("1 clip", "0 clips", "1,200 clips")
     assert signed(-1246.31) == "−1,246.3"
     assert interval_words((0.131, 0.277)).replace("\u2060", "").replace("\u00a0", " ") == "95 % interval 13–28 %"
+
+
+def test_figures_are_set_as_in_print() -> None:
+    """What a terminal shows with the one stroke that it has."""
+    assert typeset("-") == "–"
+    assert typeset("58.1* (31-84)") == "58.1* (31–84)"
+    assert typeset("-1.2 (-2.0 to +0.1)") == "−1.2 (−2.0 to +0.1)"
+    assert typeset("64.1, -") == "64.1, –"
+    assert typeset("held_out") == "held_out"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.vocabulary import Condition, Domain, SectionKey
+from tests.training.small import quick_embedder
+from training import fit
 from training.recipe import RECIPES, Backend, MixupLabels, ServedWeights
 from training.recordings import read_recordings
 from training.study import runner
@@ -47,8 +50,17 @@ class Done:
             return {name: kept[name] for name in kept.files}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_networks() -> Iterator[None]:
+    """What a study makes of embeddings is shown by any."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (fit, runner):
+            patched.setattr(module, "build_embedder", quick_embedder)
+        yield
+
+
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(quick_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("study")
     synthesize(
         folder / "sounds",
@@ -190,11 +202,21 @@ def test_what_is_done_is_not_done_again(done: Done, tmp_path: Path, monkeypatch:
 def test_another_study_is_refused(done: Done) -> None:
     """Other budgets and other clips; a further training is welcome."""
     clips = study_clips(done.study.division, done.study.work / "features", workers=1, advance=lambda _: None)
-    with pytest.raises(DataError, match="other training maximum and other training weighted"):
+    with pytest.raises(DataError, match=r"seed-0/\S+ holds the networks of a run with another recipe"):
         runner._claim(replace(done.study, steps=8), clips)
     fewer = replace(done.study.division, test=done.study.division.test[1:])
-    with pytest.raises(DataError, match="other recordings"):
+    with pytest.raises(DataError, match="another recordings"):
         runner._claim(done.study, study_clips(fewer, done.study.work / "features", workers=1, advance=lambda _: None))
     more = replace(done.study, trainings={**TRAININGS, "more": replace(RECIPE, sub_clusters=(2,))})
     runner._claim(more, clips)
-    assert "training more" in json.loads((done.study.work / "study.json").read_text())
+    assert (done.study.folder(0, "more") / "run.json").exists()
+
+
+def test_the_bar_of_the_features_fills(done: Done, tmp_path: Path) -> None:
+    """With each clip, whether it is read anew or is there already, and not beyond."""
+    division = done.study.division
+    (stage,) = [stage for stage in done.study.stages() if stage.name == "features"]
+    for _ in range(2):
+        counts: list[int] = []
+        study_clips(division, tmp_path / "features", workers=1, advance=counts.append)
+        assert sum(counts) == stage.units
