@@ -40,6 +40,7 @@ class Resources:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.queue_capacity, settings.max_bytes_in_hand)
+        self.metrics.know_places(settings.queue_capacity, lambda: self.admission.in_hand)
         self.questions = Admission(settings.queue_capacity, 0)
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None

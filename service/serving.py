@@ -81,7 +81,7 @@ class Serving:
         seen = _place(settings.bundle)
         self._registered = registered
         loaded = await load_bundle(settings, self._folder(self._promotion), registered, self._metrics)
-        self._metrics.know_queue(settings.queue_capacity, self._depth)
+        self._metrics.know_queue(self._depth)
         self._metrics.know_bundle(loaded.detector)
         self.current = loaded
         if settings.watch:

@@ -18,10 +18,10 @@ from service.settings import DEMONSTRATION, Settings
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Measure; the exit status."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request would be the client's load
     if options.http is not None:
         from service.bench.http import drive, print_load  # noqa: PLC0415  httpx is a client's
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request would be the client's load
         print_load(drive(options))
         return 0
     with ExitStack() as stack:
@@ -29,6 +29,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bundle"
             write_made_bundle(folder, DEMONSTRATION, options.members, options.clips)
+        if options.serve:
+            from service.bench.serving import measure, print_served  # noqa: PLC0415
+
+            print_served(measure(folder, settings.threads, options.rounds, options.seconds), settings.threads)
+            return 0
         measured = _measure(stack, folder, settings.threads, options)
         print_report(measured, folder if options.bundle else None, options.members, settings.threads)
     return 0
@@ -49,8 +54,12 @@ def _measure(stack: ExitStack, folder: Path, threads: int, options: argparse.Nam
         for batch in options.batches:
             for contender in (ours, *naive):
                 measured.add(contender.name, batch, contender.ask("run", batch=batch))
+        if naive:
+            for contender in (ours, *naive[1:]):
+                measured.mixtures[contender.name].append(contender.ask("mixtures", members=measured.members))
         measured.alone.append(ours.ask("alone"))
-        measured.saturated.append(ours.ask("saturated", clips=2 * max(options.batches) + 16))
+        measured.direct.append(ours.ask("answers", batch=max(options.batches)))
+        measured.saturated.append(ours.ask("saturated"))
     for contender in (ours, *naive):
         measured.memory[contender.name] = contender.ask("memory")
     return measured

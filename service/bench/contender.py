@@ -17,16 +17,21 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from models.errors import DataError
 
 _BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PEAK_SIZE = 1024
 """Of the matrices whose product is the machine's peak: 2.1 GFLOP, 12 MB."""
-_SATURATED = 16
-"""Callers at once; more than the largest batch on a CPU takes."""
+CALLERS: Final = 16
+"""At once, where a service is saturated: while a batch of the most that a CPU takes runs, as many wait."""
+_ALONE: Final = 5
+_MIXTURES: Final = 20
+_ELSEWHERE: Final = 6_000_000
+"""Numbers of 8 bytes: more than a cache holds."""
 
 
 class Contender:
@@ -81,7 +86,10 @@ class Contender:
 
 def _serve(way_name: str, folder: Path, threads: int) -> None:
     """The child's side: one line in, one line out, until the parent ends it."""
-    from models.vocabulary import SubSystem  # noqa: PLC0415  after the environment is set
+    import numpy as np  # noqa: PLC0415  after the environment is set
+
+    from models.encoder import EMBEDDING_SIZE, l2_normalised  # noqa: PLC0415
+    from models.vocabulary import SubSystem  # noqa: PLC0415
     from service.bench.ways import Naive, Ours, Way, librosa_front_end  # noqa: PLC0415
     from service.bench.workload import made_clips  # noqa: PLC0415
 
@@ -100,11 +108,32 @@ def _serve(way_name: str, folder: Path, threads: int) -> None:
             "scores": scores.tolist(),
         }
 
-    asked: Mapping[str, Callable[..., Any]] = {"run": run, "memory": _memory_mib, "peak": lambda: _peak(threads)}
+    def mixtures(members: int) -> dict[str, float]:
+        x = l2_normalised(np.random.default_rng(0).standard_normal((1, members, EMBEDDING_SIZE), np.float32))
+        seconds, elsewhere = [], np.zeros(_ELSEWHERE)
+        for _ in range(_MIXTURES):
+            elsewhere += 1.0  # the networks leave nothing of the mixtures in the caches
+            begun = time.thread_time()
+            score = way.rate(x)
+            seconds.append(time.thread_time() - begun)
+        return {"seconds": median(seconds), "score": float(score[0])}
+
+    asked: Mapping[str, Callable[..., Any]] = {
+        "run": run,
+        "mixtures": mixtures,
+        "memory": _memory_mib,
+        "peak": lambda: _peak(threads),
+    }
     facts: dict[str, Any] = {}
     if isinstance(way, Ours):
+
+        def answers(batch: int) -> float:
+            begun = time.perf_counter()
+            way.run(clips[:batch], explained=True)
+            return batch / (time.perf_counter() - begun)
+
         queue = _Queue(way, clips, threads)
-        asked = {**asked, "alone": queue.alone, "saturated": queue.saturated}
+        asked = {**asked, "alone": queue.alone, "saturated": queue.saturated, "answers": answers}
         manifest = way.detector.bundle.manifest
         of_folds = sum(network.kind is SubSystem.R for network in manifest.fold_networks)
         facts["members"] = len(manifest.members_of(way.key.machine_type)) if manifest.members else of_folds
@@ -151,28 +180,22 @@ class _Queue:
         )
 
     def alone(self) -> dict[str, float]:
-        """Seconds of one clip that nobody else is beside, through the queue and by a direct call."""
-        begun = time.perf_counter()
-        self._loop.run_until_complete(self._score(0))
-        answered = time.perf_counter()
-        self._way.answer(self._clips[0])
-        return {"queued": answered - begun, "direct": time.perf_counter() - answered}
+        """Seconds of one clip that nobody else is beside, through the queue and by a direct call, in turns."""
+        queued, direct = [], []
+        for place in range(_ALONE):
+            begun = time.perf_counter()
+            self._loop.run_until_complete(self._score(place))
+            answered = time.perf_counter()
+            self._way.answer(self._clips[place])
+            queued.append(answered - begun)
+            direct.append(time.perf_counter() - answered)
+        return {"queued": median(queued), "direct": median(direct)}
 
-    def saturated(self, clips: int) -> float:
+    def saturated(self) -> float:
         """Clips a second of callers of whom one more always waits."""
+        from service.bench.workload import pace  # noqa: PLC0415
 
-        async def all_of_them() -> None:
-            left = iter(range(clips))
-
-            async def caller() -> None:
-                for place in left:
-                    await self._score(place)
-
-            await asyncio.gather(*(caller() for _ in range(_SATURATED)))
-
-        begun = time.perf_counter()
-        self._loop.run_until_complete(all_of_them())
-        return clips / (time.perf_counter() - begun)
+        return self._loop.run_until_complete(pace(self._score, 4 * CALLERS, CALLERS))
 
 
 class _Nobody:

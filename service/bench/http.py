@@ -1,4 +1,4 @@
-"""A client that sends clips to a running server at a rate of its own, whether answers come or not.
+"""A client that sends clips to a running server: at a rate of its own, or so that some always wait.
 
 Arrivals do not wait for answers: a server that is slow gets no fewer requests, and what each takes is counted from the
 moment that it was due. Intervals are even, or those of a Poisson process.
@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Self
 
 import httpx
 import numpy as np
 
 from models.errors import DataError
-from service.bench.workload import made_clips
+from service.bench.workload import made_clips, pace
 
 _CLIPS = 8
 
@@ -40,6 +41,80 @@ def arrivals_s(kind: str, rate: float, seconds: float, seed: int = 0) -> list[fl
     return times
 
 
+class Client:
+    """Sends clips of one section to one server. Use it in an ``async with``.
+
+    Raises
+    ------
+    DataError : where nobody answers at the address, or the first clip is not scored.
+    """
+
+    def __init__(self, url: str, machine_type: str, section: str) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.AsyncClient(base_url=url, timeout=60.0, limits=limits, trust_env=False)
+        self._url = url
+        self._query = {"machine_type": machine_type, "section": section, "domain": "source"}
+        self._clips = made_clips(_CLIPS)
+
+    async def __aenter__(self) -> Self:
+        try:
+            first = await self._post(0, None)
+        except httpx.TransportError as error:
+            raise DataError(f"Nobody answers at {self._url} ({error}). Start the server first.") from error
+        if first.status_code != 200:
+            raise DataError(f"{self._url} answers {first.status_code}: {first.text[:200]}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def at(self, times: list[float], timeout_ms: int | None = None) -> Load:
+        """Send a clip at each of these times from now, and wait for the last answer."""
+        latencies: list[float] = []
+        others: Counter[str] = Counter()
+        loop = asyncio.get_running_loop()
+        begun, cpu = loop.time(), time.process_time()
+
+        async def send(place: int, due: float) -> None:
+            await asyncio.sleep(begun + due - loop.time())
+            try:
+                answer = await self._post(place, timeout_ms)
+            except httpx.TransportError as error:
+                others[type(error).__name__] += 1
+                return
+            if answer.status_code == 200:
+                latencies.append(loop.time() - begun - due)
+            else:
+                others[str(answer.status_code)] += 1
+
+        await asyncio.gather(*(send(place, due) for place, due in enumerate(times)))
+        return Load(len(times), loop.time() - begun, tuple(latencies), others, time.process_time() - cpu)
+
+    async def saturate(self, clips: int, callers: int) -> tuple[float, float]:
+        """Clips a second where so many callers always wait, and this client's share of a core meanwhile.
+
+        Raises
+        ------
+        DataError : where one is not scored.
+        """
+        cpu, begun = time.process_time(), time.perf_counter()
+
+        async def score(place: int) -> None:
+            answer = await self._post(place, None)
+            if answer.status_code != 200:
+                raise DataError(f"{self._url} answers {answer.status_code}: {answer.text[:200]}")
+
+        rate = await pace(score, clips, callers)
+        return rate, (time.process_time() - cpu) / (time.perf_counter() - begun)
+
+    async def _post(self, place: int, timeout_ms: int | None) -> httpx.Response:
+        headers = {"Content-Type": "audio/wav"}
+        if timeout_ms is not None:
+            headers["X-Request-Timeout-Ms"] = str(timeout_ms)
+        clip = self._clips[place % _CLIPS]
+        return await self._client.post("/score", params=self._query, headers=headers, content=clip)
+
+
 def drive(options: argparse.Namespace) -> Load:
     """Send them all, and wait for the last answer.
 
@@ -49,43 +124,13 @@ def drive(options: argparse.Namespace) -> Load:
     """
     if options.machine_type is None:
         raise DataError("Name what to score with --machine-type; GET /sections of the server lists them.")
-    return asyncio.run(_drive(options))
 
+    async def run() -> Load:
+        async with Client(options.http, options.machine_type, options.section) as client:
+            times = arrivals_s(options.arrivals, options.rate, options.seconds)
+            return await client.at(times, options.timeout_ms)
 
-async def _drive(options: argparse.Namespace) -> Load:
-    query = {"machine_type": options.machine_type, "section": options.section, "domain": "source"}
-    headers = {"Content-Type": "audio/wav"}
-    if options.timeout_ms is not None:
-        headers["X-Request-Timeout-Ms"] = str(options.timeout_ms)
-    clips = made_clips(_CLIPS)
-    latencies: list[float] = []
-    others: Counter[str] = Counter()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=options.http, timeout=60.0, limits=limits, trust_env=False) as client:
-        try:
-            first = await client.post("/score", params=query, headers=headers, content=clips[0])
-        except httpx.TransportError as error:
-            raise DataError(f"Nobody answers at {options.http} ({error}). Start the server first.") from error
-        if first.status_code != 200:
-            raise DataError(f"{options.http} answers {first.status_code}: {first.text[:200]}")
-        loop = asyncio.get_running_loop()
-        begun, cpu = loop.time(), time.process_time()
-
-        async def send(due: float, clip: bytes) -> None:
-            await asyncio.sleep(begun + due - loop.time())
-            try:
-                answer = await client.post("/score", params=query, headers=headers, content=clip)
-            except httpx.TransportError as error:
-                others[type(error).__name__] += 1
-                return
-            if answer.status_code == 200:
-                latencies.append(loop.time() - begun - due)
-            else:
-                others[str(answer.status_code)] += 1
-
-        times = arrivals_s(options.arrivals, options.rate, options.seconds)
-        await asyncio.gather(*(send(due, clips[place % _CLIPS]) for place, due in enumerate(times)))
-        return Load(len(times), loop.time() - begun, tuple(latencies), others, time.process_time() - cpu)
+    return asyncio.run(run())
 
 
 def print_load(load: Load) -> None:

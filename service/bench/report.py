@@ -28,7 +28,11 @@ class Measured:
     runs: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     peaks: list[float] = field(default_factory=list)
     alone: list[dict[str, float]] = field(default_factory=list)  # one clip, by a direct call and through the queue
-    saturated: list[float] = field(default_factory=list)
+    direct: list[float] = field(
+        default_factory=list
+    )  # clips a second of the largest batch, explained, by a direct call
+    saturated: list[float] = field(default_factory=list)  # and through the queue
+    mixtures: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))  # of one clip
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, name: str, batch: int, run: dict[str, Any]) -> None:
@@ -83,9 +87,23 @@ def print_report(measured: Measured, bundle: Path | None, members: int, threads:
             ratios["CPU"] = measured.cpu_ms_a_clip(name, batch) / measured.cpu_ms_a_clip(names[0], batch)
             print(f"  batch {batch:2d}: " + ", ".join(f"{title} {spread(own)}" for title, own in ratios.items()))
         print(f"  scores differ by {measured.largest_difference(names[0], name):.1e} nats at most")
+    _print_mixtures(measured)
     _print_shares(measured, names[0], batches)
     for name, memory in measured.memory.items():
         print(f"memory of {name}: {memory['VmRSS']:.0f} MiB resident, {memory['VmHWM']:.0f} at most")
+
+
+def _print_mixtures(measured: Measured) -> None:
+    if not measured.mixtures:
+        return
+    ours, naive = measured.mixtures.values()
+    seconds = [np.array([one["seconds"] for one in way]) for way in (ours, naive)]
+    print(
+        f"\nmixtures of one clip, cold, CPU: {spread(1e3 * seconds[0], 2)} ms, scikit-learn "
+        f"{spread(1e3 * seconds[1], 2)} ms, {spread(seconds[1] / seconds[0])} times within a round; "
+        f"over {measured.members} members "
+        f"{abs(ours[0]['score'] - naive[0]['score']):.1e} nats apart"
+    )
 
 
 def _print_shares(measured: Measured, name: str, batches: Sequence[int]) -> None:
@@ -93,7 +111,7 @@ def _print_shares(measured: Measured, name: str, batches: Sequence[int]) -> None
     print(f"\nmatrix product: {peak:.0f} GFLOP/s at best, {spread(measured.peaks, 0)} over the rounds")
     gflop = 2e-9 * MULTIPLY_ADDS * measured.members
     part = "encode" if measured.members else None  # the rate to be reached: of the encoder where it is what takes time
-    best_rate = max(1e3 / float(np.median(measured.ms_a_clip(name, batch, part))) for batch in batches)
+    best_rates = np.max([1e3 / measured.ms_a_clip(name, batch, part) for batch in batches], axis=0)
     for batch in batches:
         encode = measured.ms_a_clip(name, batch, "encode")
         if not measured.members:  # small networks, whose arithmetic is next to nothing
@@ -103,8 +121,10 @@ def _print_shares(measured: Measured, name: str, batches: Sequence[int]) -> None
     alone, direct = (1e3 * np.array([one[way] for one in measured.alone]) for way in ("queued", "direct"))
     print("anomalous clips explained, as the service does:")
     print(f"  through the queue, alone: {spread(alone, 2)} ms, {spread(alone / direct, 2)} of the direct call")
+    saturated = np.array(measured.saturated)
+    print(f"  saturated, {len(saturated)} rounds, each within its round:")
     print(
-        f"  through the queue, saturated: {spread(measured.saturated)} clips/s, "
-        f"{float(np.median(measured.saturated)) / best_rate:.0%} of the best batch "
-        f"{'of the encoder' if measured.members else 'without explanations'}"
+        f"  through the queue: {spread(saturated)} clips/s, {spread(100 * saturated / best_rates, 0)} % of the "
+        f"{'encoder alone' if measured.members else 'direct way without explanations'} at its best batch, "
+        f"{spread(100 * saturated / np.array(measured.direct), 0)} % of the direct way at batch {max(batches)}"
     )

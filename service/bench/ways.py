@@ -22,7 +22,7 @@ from models.encoder import Device, l2_normalised
 from models.errors import DataError
 from models.frontend import LogMelSpec, log_mel
 from models.mixtures import Mixture
-from models.scoring import SectionModel
+from models.scoring import SectionModel, score_section
 from models.systems import Features, joined, split, window_count
 from models.vocabulary import Decision, Domain
 from service.bench.workload import key_of
@@ -36,6 +36,9 @@ class Way(Protocol):
 
     def run(self, clips: Sequence[bytes]) -> tuple[Scores, Parts]:
         """The anomaly score of each clip, and what the parts took."""
+
+    def rate(self, embeddings: NDArray[np.float32]) -> Scores:
+        """The anomaly scores of embeddings, (clips, members, 128), by the section's mixtures alone."""
 
     def close(self) -> None:
         """Give everything back."""
@@ -57,8 +60,8 @@ class Ours:
         self.key = key_of(self.detector.sections)
         self._pool = ThreadPoolExecutor(threads)
 
-    def run(self, clips: Sequence[bytes]) -> tuple[Scores, Parts]:
-        """One batch."""
+    def run(self, clips: Sequence[bytes], *, explained: bool = False) -> tuple[Scores, Parts]:
+        """One batch; ``explained``: as the service answers it, with an explanation of each anomalous clip."""
         parts: Parts = {}
         with timed(parts, "decode"):
             heard = self._each(self.detector.decode, clips)
@@ -72,7 +75,8 @@ class Ours:
             else:
                 embeddings = [{} for _ in inputs]
         with timed(parts, "score"):
-            found = self._each(self._assess, list(zip(heard, features, embeddings, strict=True)))
+            answer = self._answer if explained else self._assess
+            found = self._each(answer, list(zip(heard, features, embeddings, strict=True)))
         return np.array([one.anomaly_score for one in found]), parts
 
     def answer(self, clip: bytes) -> None:
@@ -81,8 +85,13 @@ class Ours:
         features = self.detector.analyse(heard)
         inputs = self.detector.inputs(features)
         embeddings = self.detector.encode(inputs, self.key.machine_type) if inputs else {}
-        if self._assess((heard, features, embeddings)).decision is Decision.ANOMALOUS:
-            self.detector.explain(self.key, Domain.SOURCE, heard, features, embeddings)
+        self._answer((heard, features, embeddings))
+
+    def rate(self, embeddings: NDArray[np.float32]) -> Scores:
+        """By all mixtures in their joint products."""
+        model = self.detector.bundle.sections[self.key]
+        assert isinstance(model, SectionModel), "nobody asks this of another system"
+        return score_section(model, embeddings, None, Domain.SOURCE).anomaly_score
 
     def close(self) -> None:
         """End the threads."""
@@ -92,6 +101,12 @@ class Ours:
     def _assess(self, one: tuple[Any, Any, Any]) -> Any:
         clip, features, embeddings = one
         return self.detector.assess(self.key, Domain.SOURCE, clip, features, embeddings)
+
+    def _answer(self, one: tuple[Any, Any, Any]) -> Any:
+        assessment = self._assess(one)
+        if assessment.decision is Decision.ANOMALOUS:
+            self.detector.explain(self.key, Domain.SOURCE, *one)
+        return assessment
 
     def _each(self, function: Any, items: Sequence[Any]) -> list[Any]:
         """One clip is done here and now; several are spread over the pool."""
@@ -140,12 +155,17 @@ class Naive:
                 for session in self._sessions
             ]
         with timed(parts, "score"):
-            scores = np.zeros(len(clips))
-            for x, (section, attributes) in zip(embeddings, self._mixtures, strict=True):
-                wide = x.astype(np.float64)
-                scores -= weighted(section, wide)
-                scores -= np.max([weighted(one, wide) for one in attributes], axis=0)
+            scores = self.rate(np.stack(embeddings, axis=1))
         return scores, parts
+
+    def rate(self, embeddings: NDArray[np.float32]) -> Scores:
+        """By one mixture after another."""
+        scores = np.zeros(len(embeddings))
+        for x, (section, attributes) in zip(np.moveaxis(embeddings, 1, 0), self._mixtures, strict=True):
+            wide = x.astype(np.float64)
+            scores -= weighted(section, wide)
+            scores -= np.max([weighted(one, wide) for one in attributes], axis=0)
+        return scores
 
     def close(self) -> None:
         """Nothing to give back."""

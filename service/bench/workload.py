@@ -6,9 +6,11 @@ mixtures are of random unit vectors about random centres, in the sizes of the pa
 mixture a section and one an attribute.
 """
 
+import asyncio
 import io
+import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -132,3 +134,21 @@ def _calibration(sound: SectionCalibration, rng: np.random.Generator, count: int
 def key_of(sections: Sequence[SectionKey]) -> SectionKey:
     """The section that is measured: the first."""
     return min(sections)
+
+
+async def pace(score: Callable[[int], Awaitable[None]], clips: int, callers: int) -> float:
+    """Clips a second where ``callers`` always wait for one each, of whom the first and the last do not count.
+
+    Answers come in batches: the pace is the slope of their number over time, which no batch's end can move much.
+    """
+    left, ends = iter(range(clips + 2 * callers)), list[float]()
+
+    async def caller() -> None:
+        for place in left:
+            await score(place)
+            ends.append(time.perf_counter())
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    steady = np.array(ends[callers:-callers])
+    slope: float = np.polyfit(steady - steady[0], np.arange(len(steady)), 1)[0]
+    return slope

@@ -69,6 +69,27 @@ def test_what_waits_runs_together_when_the_device_is_free() -> None:
     asyncio.run(scenario())
 
 
+def test_a_caller_alone_waits_for_nobody() -> None:
+    """Through the queue within a tenth of the run itself, at best of several: there is no artificial delay."""
+
+    def run(_key: str, items: Sequence[int]) -> list[int]:
+        time.sleep(0.1)
+        return list(items)
+
+    async def scenario() -> list[float]:
+        batcher = Batcher(run, capacity=8, max_batch=4)
+        batcher.start()
+        seconds = []
+        for item in range(5):
+            begun = time.perf_counter()
+            assert await batcher.submit("a", item, deadline=FAR) == item
+            seconds.append(time.perf_counter() - begun)
+        await batcher.drain(1)
+        return seconds
+
+    assert min(asyncio.run(scenario())) < 0.11
+
+
 def test_member_sets_do_not_mix_and_the_oldest_caller_goes_first() -> None:
     """Items of different keys never share a run."""
 

@@ -1,5 +1,6 @@
 """The bench: both ways give the same scores, the client keeps its rate, and a run prints what it promises."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from models.mixtures import Mixture
 from service.bench.http import arrivals_s
 from service.bench.report import spread
 from service.bench.ways import Naive, Ours, reference, weighted
-from service.bench.workload import ATTRIBUTES, KEY, made_clips, write_made_bundle
+from service.bench.workload import ATTRIBUTES, KEY, made_clips, pace, write_made_bundle
 from service.settings import DEMONSTRATION
 from tests.service.servers import REPOSITORY, Server
 
@@ -95,10 +96,36 @@ def test_a_run_prints_parts_ratios_shares_and_memory(made: Path) -> None:
         "naive, one BLAS thread / ours",
         "encoder at batch  2",
         "through the queue, alone",
-        "through the queue, saturated",
+        "through the queue: ",
+        "% of the direct way at batch 2",
+        "mixtures of one clip",
         "memory of naive, defaults",
     ):
         assert promised in words, words
+
+
+def test_a_service_takes_turns_with_its_encoder(made: Path) -> None:
+    """All that a service bears over HTTP, from one command that starts it."""
+    words = bench("--bundle", str(made), "--serve", "--rounds", "1", "--seconds", "0.5")
+    for promised in (
+        "saturated: ",
+        "% of the encoder alone at batch 8",
+        "half load, fixed",
+        "half load, poisson",
+        "twice the capacity, 5000 ms: 200 x ",
+        "memory after each round",
+    ):
+        assert promised in words, words
+
+
+def test_a_pace_is_that_of_the_middle() -> None:
+    """Of callers that wait a fixed time each, whatever the first and the last of them do."""
+
+    async def score(place: int) -> None:
+        await asyncio.sleep(0.3 if place < 4 else 0.02)
+
+    rate = asyncio.run(pace(score, 40, 4))
+    assert 100.0 < rate < 210.0
 
 
 def test_a_server_is_driven(bundle_folder: Path, tmp_path: Path) -> None:

@@ -147,26 +147,33 @@ def test_reloads_under_load(bundles: dict[str, Bundle], tmp_path: Path, soak: bo
     assert after - before < 25.0
 
 
-def grown_mib(server: Server) -> float:
-    """How much more memory a service holds after eighty clips of a minute's worth of bytes than after forty."""
-    assert server.process is not None
-    clip = wav(sound(FAN_1, 720, seconds=30.0))
+def grown_mib(server: Server, clip: bytes, clips: int, callers: int = 1) -> float:
+    """How much more memory a service holds after twice so many clips than after the first half of them."""
 
-    def score_forty() -> float:
+    def score(count: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_S, trust_env=False) as client:
+            for _ in range(count):
+                answer = client.post("/score", data={**FIELDS, "domain": "source"}, files={"audio": ("c", clip)})
+                assert answer.status_code == 200
+
+    def score_all() -> float:
         assert server.process is not None
-        for _ in range(40):
-            answer = server.client.post("/score", data={**FIELDS, "domain": "source"}, files={"audio": ("c", clip)})
-            assert answer.status_code == 200
+        with ThreadPoolExecutor(callers) as pool:
+            for scoring in [pool.submit(score, clips // callers) for _ in range(callers)]:
+                scoring.result()
         return resident_mib(server.process.pid)
 
-    return -score_forty() + score_forty()
+    return -score_all() + score_all()
 
 
-def test_memory_is_flat_and_a_leak_is_noticed(bundle_folder: Path, tmp_path: Path) -> None:
+def test_memory_is_flat_and_a_leak_is_noticed(bundle_folder: Path, tmp_path: Path, soak: bool) -> None:
     """The same measure of the service, and of one that never lets go of its clips: 40 clips have 37 MiB."""
+    clip = wav(sound(FAN_1, 720, seconds=30.0))
     with Server(bundle_folder, tmp_path / "db", tmp_path / "log") as server:
-        healthy = grown_mib(server)
+        healthy = grown_mib(server, clip, 40)
+        of_many = grown_mib(server, wav(sound(FAN_1, 720)), 50_000, callers=4) if soak else 0.0
     with Server(bundle_folder, tmp_path / "db", tmp_path / "log", "tests.service.memory") as server:
-        leaking = grown_mib(server)
-    print(f"grown by {healthy:.1f} MiB, with a leak by {leaking:.1f} MiB")
+        leaking = grown_mib(server, clip, 40)
+    print(f"grown by {healthy:.1f} MiB, with a leak by {leaking:.1f} MiB" + f", in soak by {of_many:.1f} MiB" * soak)
     assert healthy < 15.0 < leaking
+    assert of_many < 15.0

@@ -370,18 +370,24 @@ def test_one_more_than_can_be_held_is_sent_away(bundle_folder: Path, tmp_path: P
         def post() -> httpx.Response:
             return small.client.post("/score", params=FIELDS, content=GOOD, headers={"Content-Type": "audio/wav"})
 
+        def exported() -> set[str]:
+            return set(small.client.get("/metrics").text.splitlines())
+
         with closing(Upload(small, FIELDS, len(GOOD))) as holder:
             answer = post()
             check(answer, 429, "queue-full", "1 requests")
             assert int(answer.headers["Retry-After"]) >= 1
+            # the alert that the queue is nearly full sees it, though nothing waits for the networks
+            assert {"earwitness_requests_in_hand 1.0", "earwitness_queue_depth 0.0"} <= exported()
             holder.send(GOOD)
             assert holder.answer().status_code == 200
+        assert "earwitness_requests_in_hand 0.0" in exported()
         assert post().status_code == 200
 
         with closing(Upload(small, FIELDS, 99_999)) as leaver:
             leaver.send(GOOD[:500])
         until = time.monotonic() + PATIENCE_S
-        while 'outcome="cancelled",route="/score"} 1.0' not in small.client.get("/metrics").text:
+        while 'earwitness_requests_total{outcome="cancelled",route="/score"} 1.0' not in exported():
             assert time.monotonic() < until
             time.sleep(0.01)
         assert post().status_code == 200

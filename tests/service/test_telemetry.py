@@ -47,7 +47,7 @@ def test_metrics_pass_the_lint_of_prometheus(server: Server) -> None:
     clip = {"audio": ("c.wav", wav(sound(FAN_0, 900)))}
     assert server.client.post("/score", data=FIELDS, files=clip).status_code == 200
     metrics = server.client.get("/metrics")
-    assert 'earwitness_alarm_share{machine_type="fan",section="00",window="1h"}' in metrics.text
+    assert 'earwitness_alarm_share{domain="source",machine_type="fan",section="00",window="1h"}' in metrics.text
     done = subprocess.run([promtool, "check", "metrics"], input=metrics.content, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
