@@ -308,8 +308,10 @@ class Detector:
         target: TargetModel | None = None,
     ) -> Explanation:
         """Say what deviates most, of a clip of several windows in the most anomalous one; arguments as of `assess`."""
-        scores = self._way.score(key, domain, features, embeddings, self._target(key, domain, target))
-        place = int(np.argmax(scores.decision))
+        starts_s, place = window_starts_s(len(clip.waveform)), 0
+        if len(starts_s) > 1:
+            scores = self._way.score(key, domain, features, embeddings, self._target(key, domain, target))
+            place = int(np.argmax(scores.decision))
         one = slice(place, place + 1)
         statistics = None if features.statistics is None else features.statistics.statics_and_dynamics[place]
         own = {kind: every[one] for kind, every in embeddings.items()}
@@ -317,7 +319,7 @@ class Detector:
             features.log_mels[place],
             statistics,
             self._way.normal(key, domain),
-            start_s=window_starts_s(len(clip.waveform))[place],
+            start_s=starts_s[place],
             nearest_attribute=self._way.nearest_attribute(key, own, statistics),
         )
 

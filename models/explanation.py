@@ -9,6 +9,7 @@ much it pulsates at a rate, in Hz.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -178,7 +179,13 @@ def _peak(values: NDArray[np.float64]) -> float:
 
 def _limits_hz(first: int, last: int) -> tuple[float, float]:
     """From the middle of the lowest filter's rise to that of the highest one's fall."""
-    lowest, highest = hz_to_mel(np.array([0.0, 8000.0]))
-    mels = np.linspace(lowest, highest, N_MELS + 2)
+    mels = _edges_mel()
     low, high = mel_to_hz(np.array([mels[first] + mels[first + 1], mels[last] + mels[last + 1]]) / 2.0)
     return float(low), float(high)
+
+
+@cache
+def _edges_mel() -> NDArray[np.float64]:
+    """Where the filters begin, peak and end."""
+    lowest, highest = hz_to_mel(np.array([0.0, 8000.0]))
+    return np.linspace(lowest, highest, N_MELS + 2)

@@ -10,12 +10,16 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import BundleDigestError, BundleError
+
+_LOOK_S = 0.01
+"""How often a lock that another holds is tried."""
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> None:
@@ -53,20 +57,34 @@ def replace_file(file: Path, content: bytes, *, mode: int = 0o644) -> None:
 
     Raises
     ------
-    OSError : where the disk refuses.
+    OSError : where the disk refuses; ``file`` is what it was then.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    partial, before = (file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with open(descriptor, "wb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(descriptor)
+        with suppress(FileNotFoundError):
+            _create(before, file.read_bytes(), stat.S_IMODE(file.stat().st_mode))
+        _create(partial, content, mode)
         partial.replace(file)
+        try:
+            sync_folder(file.parent)
+        except OSError:  # who is told so must not find the new content all the same
+            if before.exists():
+                before.replace(file)
+            else:
+                file.unlink()
+            raise
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(file.parent)
+        before.unlink(missing_ok=True)
+
+
+def _create(file: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as written:
+        written.write(content)
+        written.flush()
+        os.fsync(descriptor)
 
 
 def list_folder(folder: Path) -> frozenset[str]:
@@ -120,11 +138,19 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on ``folder``. Raises `BlockingIOError` where another process, or this one, holds it."""
+def locked(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock on ``folder``. Raises `BlockingIOError` where another process, or this one, holds it for so long."""
+    until = time.monotonic() + patience_s
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_LOOK_S)
         yield
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from models.bundle import Bundle
 from models.decision import Calibration
 from models.explanation import Normal
 from models.references import References, cosine_distances
-from models.scoring import Normality, SectionModel, decision_score, score_section
+from models.scoring import Normality, SectionModel, attribute_likelihoods, decision_score, score_section
 from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, WindowScores
 from models.targets import target_normality
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, SubSystem, ThresholdRule
@@ -103,16 +103,9 @@ class MixtureSystem:
         statistics: NDArray[np.float32] | None,  # noqa: ARG002  other ways ask it
     ) -> str | None:
         """That of the likeliest attribute mixture, over all members."""
-        members, x = self._sections[key].members, embeddings[SubSystem.R]
-        likelihood = {
-            name: sum(
-                float(member.attributes[name].weighted_log_likelihoods(x[:, i]).max())
-                for i, member in enumerate(members)
-            )
-            for name in members[0].attributes
-            if name != NO_ATTRIBUTE
-        }
-        return max(likelihood, key=lambda name: likelihood[name]) if likelihood else None
+        likelihoods = attribute_likelihoods(self._sections[key], embeddings[SubSystem.R])
+        named = [name for name in likelihoods if name != NO_ATTRIBUTE]
+        return max(named, key=lambda name: float(likelihoods[name][0])) if named else None
 
 
 def _mean(section: Normality) -> NDArray[np.float64]:

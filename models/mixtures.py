@@ -68,8 +68,8 @@ class Mixture:
         means = self.means.astype(np.float64)
         owners = np.repeat(np.arange(len(means)), self.ranks)
         components = Components(
-            means=means,
-            factors=self.factors,
+            means=(means,),
+            factors=(self.factors,),
             offsets=np.einsum("rd,rd->r", self.factors, means[owners], dtype=np.float64).astype(self.means.dtype),
             constants=self.log_weights
             - 0.5 * (means.shape[1] * np.log(2.0 * np.pi) + self.log_determinants)
@@ -105,10 +105,10 @@ class Mixture:
             raise ValueError(f"x must have the shape (clips, {self.means.shape[1]}), not {x.shape}.")
         return self.components.weighted_log_likelihoods(x[:, None])
 
-    def move_factors(self, factors: NDArray[np.floating[Any]]) -> None:
-        """Hold the factors where ``factors``, a part of a larger array with the same values, is: no second copy."""
+    def move(self, means: NDArray[np.float64], factors: NDArray[np.floating[Any]]) -> None:
+        """Hold both where these are, parts of larger arrays with the same values: no second copy."""
         object.__setattr__(self, "factors", factors)
-        self.components.factors = factors
+        self.components.means, self.components.factors = (means,), (factors,)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The mixture as plain arrays, for a file."""

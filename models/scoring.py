@@ -68,8 +68,9 @@ class SectionModel:
 
     members: tuple[MemberModel, ...]
     temporal_maximum: Mapping[str, Mixture] | None
-    _sections: Components | None = field(init=False, repr=False)  # of every member; None beside references
-    _attributes: Components | None = field(init=False, repr=False)
+    _together: Components | None = field(init=False, repr=False)  # each member's section and attributes
+    _sections: Components | None = field(init=False, repr=False)  # the sections alone; both None beside references
+    _names: tuple[str | None, ...] = field(init=False, repr=False)  # of what `_together` holds; None is a section
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -79,9 +80,11 @@ class SectionModel:
         sections = [[one.section] for one in self.members if isinstance(one.section, Mixture)]
         if sections and len(sections) < len(self.members):
             raise ValueError("The members of a section all have mixtures, or all references.")
-        object.__setattr__(self, "_sections", _side_by_side(sections) if sections else None)
-        attributes = [list(one.attributes.values()) for one in self.members]
-        object.__setattr__(self, "_attributes", _side_by_side(attributes) if sections else None)
+        own = [[*section, *one.attributes.values()] for section, one in zip(sections, self.members, strict=False)]
+        object.__setattr__(self, "_together", _side_by_side(own) if sections else None)
+        alone = [[one.components for one in section] for section in sections]
+        object.__setattr__(self, "_sections", Components.joined(alone) if sections else None)
+        object.__setattr__(self, "_names", tuple(name for one in self.members for name in (None, *one.attributes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,12 +113,32 @@ def section_term(model: SectionModel, x: Floats) -> NDArray[np.float64]:
     return _distances([member.section for member in model.members], x)
 
 
-def attribute_term(model: SectionModel, x: Floats) -> NDArray[np.float64] | None:
-    """Eq. (2), second term: -max_k max_{a in a(s(x))} ln P(x | a, k), (clips, members); None beside references.
+def section_and_attribute_terms(
+    model: SectionModel, x: Floats
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Eq. (2): `section_term` and the second term, -max_k max_{a in a(s(x))} ln P(x | a, k), None beside references.
+
+    ``x``: (clips, members, d); each (clips, members).
+    """
+    if model._together is None:
+        return section_term(model, x), None
+    sections = [place for place, name in enumerate(model._names) if name is None]
+    starts = [start for place in sections for start in (place, place + 1)]
+    best = np.maximum.reduceat(model._together.best(x), starts, axis=1)
+    return -best[:, ::2], -best[:, 1::2]
+
+
+def attribute_likelihoods(model: SectionModel, x: Floats) -> dict[str, NDArray[np.float64]]:
+    """sum over members of max_k ln P(x | a, k) for each attribute a, (clips,); none beside references.
 
     ``x``: (clips, members, d).
     """
-    return None if model._attributes is None else -model._attributes.best(x)
+    likelihoods: dict[str, NDArray[np.float64]] = {}
+    if model._together is not None:
+        for name, best in zip(model._names, model._together.best(x).T, strict=True):
+            if name is not None:
+                likelihoods[name] = likelihoods.get(name, 0.0) + best
+    return likelihoods
 
 
 def target_term(target: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
@@ -143,16 +166,12 @@ def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) 
     Every member is a system with Eq. (4)'s term in it, so the ensemble holds that term once a member.
     ``embeddings``: (clips, members, d). ``t_max``: (clips, 128), may be None where the model does not need it.
     """
-    temporal_maximum = None
-    if model.temporal_maximum is not None:
-        if t_max is None:
-            raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
-        temporal_maximum = len(model.members) * temporal_maximum_term(model.temporal_maximum, t_max)
-    attribute = attribute_term(model, embeddings)
+    temporal_maximum = _temporal_maximum(model, t_max)
+    section, attribute = section_and_attribute_terms(model, embeddings)
     return Terms(
-        section=section_term(model, embeddings).sum(axis=1),
+        section=section.sum(axis=1),
         attribute=None if attribute is None else attribute.sum(axis=1),
-        temporal_maximum=temporal_maximum,
+        temporal_maximum=None if temporal_maximum is None else len(model.members) * temporal_maximum,
     )
 
 
@@ -187,12 +206,7 @@ def score_section(
     ValueError : where shapes do not fit or values are not finite (a NaN would compare as normal), and for the target
         domain where there are no target mixtures.
     """
-    if embeddings.ndim != 3 or embeddings.shape[1] != len(model.members):
-        raise ValueError(f"embeddings must be (clips, {len(model.members)} members, d), not {embeddings.shape}.")
-    if not np.isfinite(embeddings).all() or (t_max is not None and not np.isfinite(t_max).all()):
-        raise ValueError("Embeddings and temporal maxima must be finite.")
-    if t_max is not None and len(t_max) != len(embeddings):
-        raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+    _check(model, embeddings, t_max)
     if domain is Domain.SOURCE:
         return source_terms(model, embeddings, t_max)
     chosen = [member.target for member in model.members] if target is None else target
@@ -214,6 +228,41 @@ def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
     return terms.anomaly_score if domain is Domain.SOURCE else terms.section
 
 
+def decision_score_by_member(
+    model: SectionModel, embeddings: Floats, t_max: Floats | None, domain: Domain
+) -> NDArray[np.float64]:
+    """What each member adds to the `decision_score` of clips, (clips, members): of some of them it is their sum.
+
+    ``embeddings``, ``t_max``: as of `score_section`, and likewise what is raised.
+    """
+    _check(model, embeddings, t_max)
+    if domain is Domain.TARGET:
+        return section_term(model, embeddings)
+    temporal_maximum = _temporal_maximum(model, t_max)
+    scores, attribute = section_and_attribute_terms(model, embeddings)
+    if attribute is not None:
+        scores = scores + attribute
+    return scores if temporal_maximum is None else scores + temporal_maximum[:, None]
+
+
+def _check(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> None:
+    if embeddings.ndim != 3 or embeddings.shape[1] != len(model.members):
+        raise ValueError(f"embeddings must be (clips, {len(model.members)} members, d), not {embeddings.shape}.")
+    if not np.isfinite(embeddings).all() or (t_max is not None and not np.isfinite(t_max).all()):
+        raise ValueError("Embeddings and temporal maxima must be finite.")
+    if t_max is not None and len(t_max) != len(embeddings):
+        raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+
+
+def _temporal_maximum(model: SectionModel, t_max: Floats | None) -> NDArray[np.float64] | None:
+    """Eq. (4)'s third term of one member, (clips,); None where the model has none."""
+    if model.temporal_maximum is None:
+        return None
+    if t_max is None:
+        raise ValueError("This section is scored with temporal maxima (Eq. 4): give t_max, (clips, 128).")
+    return temporal_maximum_term(model.temporal_maximum, t_max)
+
+
 def _distances(members: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
     """The distance to each member's nearest reference, (clips, members)."""
     references = [one for one in members if isinstance(one, References)]
@@ -221,13 +270,15 @@ def _distances(members: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
 
 
 def _side_by_side(members: Sequence[Sequence[Mixture]]) -> Components:
-    """The components of all; the mixtures' factors are views of theirs from then on, so that memory holds them once."""
-    components = Components.joined([[mixture.components for mixture in mixtures] for mixtures in members])
-    start = 0
-    for mixture in (mixture for mixtures in members for mixture in mixtures):
-        rows = slice(start, start := start + len(mixture.factors))
-        mixture.move_factors(components.factors[rows])
-    return components
+    """The components of all; the mixtures' arrays are views of theirs from then on, so that memory holds them once."""
+    together = Components.joined([[mixture.components for mixture in mixtures] for mixtures in members])
+    for mixtures, means, factors in zip(members, together.means, together.factors, strict=True):
+        component, row = 0, 0
+        for mixture in mixtures:
+            components = slice(component, component := component + mixture.n_components)
+            rows = slice(row, row := row + len(mixture.factors))
+            mixture.move(means[components], factors[rows])
+    return together
 
 
 def _sum(terms: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.folders import replace_file
+from models.folders import locked, replace_file
 from models.vocabulary import NAME_PATTERN, check_name
 from service.errors import Forbidden, KeysError, Unauthorized
 
 _PREFIX: Final = "ew_"
+_PATIENCE_S: Final = 10.0
+"""How long another command that changes the keys is waited for."""
 
 
 class Access(StrEnum):
@@ -99,21 +102,21 @@ class KeyFile:
         KeysError : where there is one of this name, or the file cannot be written.
         """
         check_name("key", name)
-        keys = self.read()
-        if any(key.name == name for key in keys):
-            raise KeysError(f"There is a key {name!r} already. Choose another name, or revoke it first.")
         secret = _PREFIX + secrets.token_urlsafe(32)
         key = Key(name=name, scopes=frozenset(scopes), sha256=_digest(secret), created_at=datetime.now(UTC))
-        self._write((*keys, key))
+        with self._changing() as keys:
+            if any(one.name == name for one in keys):
+                raise KeysError(f"There is a key {name!r} already. Choose another name, or revoke it first.")
+            self._write((*keys, key))
         return secret
 
     def revoke(self, name: str) -> None:
         """Take a key out of force; raises `KeysError` where there is none of this name."""
-        keys = self.read()
-        if all(key.name != name for key in keys):
-            known = ", ".join(key.name for key in keys) or "none"
-            raise KeysError(f"There is no key {name!r}. There are: {known}.")
-        self._write([key for key in keys if key.name != name])
+        with self._changing() as keys:
+            if all(key.name != name for key in keys):
+                known = ", ".join(key.name for key in keys) or "none"
+                raise KeysError(f"There is no key {name!r}. There are: {known}.")
+            self._write([key for key in keys if key.name != name])
 
     def find(self, secret: str) -> Key | None:
         """The key with this secret; it takes as long for one that is nearly right as for any other."""
@@ -121,14 +124,26 @@ class KeyFile:
         found = [key for key in self.read() if hmac.compare_digest(key.sha256, digest)]
         return found[0] if found else None
 
-    def _write(self, keys: Sequence[Key]) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Key, ...]]:
+        """The keys as they are, for who alone may change them meanwhile."""
         try:
-            replace_file(self._file, _Kept(keys=tuple(keys)).model_dump_json(indent=1).encode(), mode=0o600)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self._file.parent, _PATIENCE_S):
+                yield self.read()
+        except BlockingIOError as error:
+            raise KeysError(
+                f"{self._file}: the keys are being changed by another command, for {_PATIENCE_S:g} s already. End it, "
+                "or try again."
+            ) from error
         except OSError as error:
             raise KeysError(
-                f"{self._file}: the keys cannot be written ({error.strerror}). Make the folder writable, or choose "
-                "another file with EARWITNESS_KEYS."
+                f"{self._file}: the keys cannot be written ({error.strerror}). Make the folder writable, with space "
+                "on its disk, or choose another file with EARWITNESS_KEYS."
             ) from error
+
+    def _write(self, keys: Sequence[Key]) -> None:
+        replace_file(self._file, _Kept(keys=tuple(keys)).model_dump_json(indent=1).encode(), mode=0o600)
 
 
 class Gate:
@@ -165,7 +180,8 @@ class Gate:
             raise Unauthorized("The key is not known here; it may have been revoked. Ask who runs the service for one.")
         if key.scopes.isdisjoint(scopes):
             raise Forbidden(
-                f"The key {key.name!r} has the scope {_listing(key.scopes)}; {_listing(scopes)} is needed here."
+                f"The key {key.name!r} has the scope {_listing(key.scopes)}; {_listing(scopes)} is needed here.",
+                key.name,
             )
         return key.name
 

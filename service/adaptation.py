@@ -18,6 +18,7 @@ from models.detector import MAX_TARGET_CLIPS, MIN_TARGET_CLIPS
 from models.errors import AudioError, EarwitnessError, NoTargetClips, TargetClipsError
 from models.systems import Embeddings, Features, TargetModel
 from models.vocabulary import SectionKey
+from service.audit import note
 from service.detection import Detection
 from service.errors import StoreError, TargetClipsUnusable
 from service.registered import Registered, TargetState
@@ -142,8 +143,9 @@ class Adaptation:
         if idempotency_key is not None:
             request_sha256 = await self._detection.in_thread(_request_sha256, key, clips)
             idempotency = Idempotency(idempotency_key, request_sha256)
-            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
+            earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
+                note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
         fitted = await self._judge(key, clips, deadline)
         rows = list(zip(fitted.samples, clips, strict=True))
@@ -164,7 +166,7 @@ class Adaptation:
 
     async def versions(self, key: SectionKey) -> list[Registration]:
         """Every registration that the section has had, the newest first; raises `StoreError`."""
-        return await asyncio.to_thread(self._registered.store.versions, key)
+        return await self._registered.read(self._registered.store.versions, key)
 
     async def restore(self, key: SectionKey, version: int, *, idempotency_key: str | None, deadline: float) -> Target:
         """Put the clips of an earlier version in force again, as a new version.
@@ -179,10 +181,11 @@ class Adaptation:
         if idempotency_key is not None:
             request = "\n".join(["restore", *_names(key), str(version)])
             idempotency = Idempotency(idempotency_key, hashlib.sha256(request.encode()).hexdigest())
-            earlier = await asyncio.to_thread(self._registered.store.replayed, idempotency)
+            earlier = await self._registered.read(self._registered.store.replayed, idempotency)
             if earlier is not None:
+                note(version=earlier.version)
                 return await self._target(key, earlier, deadline)
-        old = await asyncio.to_thread(self._registered.store.version, key, version)
+        old = await self._registered.read(self._registered.store.version, key, version)
         target = await self._target(key, old, deadline)
         registration = await self._registered.restore(key, version, idempotency=idempotency)
         assert target.model is not None, "the bundle knows the section"
@@ -242,7 +245,7 @@ class Adaptation:
     async def _make(self, registration: Registration, deadline: float) -> Fitted | str:
         key = registration.key
         try:
-            audio = await asyncio.to_thread(self._registered.store.audio, registration)
+            audio = await self._registered.read(self._registered.store.audio, registration)
             return await self._fit(key, audio, deadline, max_clip_s=_ANY_LENGTH_S)
         except TargetClipsUnusable as error:
             return str(error)
@@ -263,6 +266,12 @@ class Adaptation:
 
     async def _fit(
         self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None = None
+    ) -> Fitted:
+        with self._detection.forecast.work(deadline, len(clips)):
+            return await self._fit_now(key, clips, deadline, max_clip_s)
+
+    async def _fit_now(
+        self, key: SectionKey, clips: Sequence[bytes], deadline: float, max_clip_s: float | None
     ) -> Fitted:
         results = await asyncio.gather(
             *(self._detection.hear_first(clip, max_clip_s) for clip in clips), return_exceptions=True

@@ -30,6 +30,11 @@ class Admission:
         self._done.set()
         self._drained_by = math.inf
 
+    @property
+    def in_hand(self) -> int:
+        """How many places are held."""
+        return self._places
+
     def check_open(self) -> None:
         """Raise `Draining` where nothing more is taken on."""
         if self._drained_by < math.inf:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from service import documentation, problems
 from service.middleware import UNKNOWN_ROUTE, RequestContext
+from service.origins import NamedHost
 from service.resources import Resources
 from service.routes import bundles, health, inventory, scoring, target_samples
 from service.schemas.common import Problem
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.resources = resources
     problems.install(app)
+    _name_hosts(app, resources.settings)
     if resources.tracing is not None:
         app.add_middleware(TracedRequests, tracing=resources.tracing)
     app.add_middleware(RequestContext, metrics=resources.metrics)
@@ -79,6 +81,12 @@ def metrics_app(resources: Resources) -> FastAPI:
     app = FastAPI(redirect_slashes=False, openapi_url=None)
     app.state.resources = resources
     problems.install(app)
+    _name_hosts(app, resources.settings)
     app.add_middleware(RequestContext, metrics=resources.metrics)
     app.include_router(health.watched)
     return app
+
+
+def _name_hosts(app: FastAPI, settings: Settings) -> None:
+    if not settings.keys_required:
+        app.add_middleware(NamedHost, hosts=settings.known_hosts)

@@ -18,14 +18,17 @@ from pydantic import ValidationError
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
+from service.audit import Change, attempt_by, user_name
 from service.bench.arguments import add_arguments as add_bench_arguments
-from service.logs import LogFormat, configure
+from service.ending import FAILED, INTERRUPTED
+from service.logs import LogFormat, configure, keep_audit
 from service.settings import Settings, unknown_variables
 
 _log = logging.getLogger("service")
-FAILED = 2
+_CHANGING = frozenset({"serve", "keys", "targets"})
+"""Commands that have something to audit."""
 _LAST_ANSWERS_S = 2
-"""How long answers may still be on their way once nothing is in hand any more."""
+"""How long answers may still be on their way once nothing is in hand any more: a part of `AFTER_DRAIN_S`."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,13 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for variable in unknown_variables():
         _log.warning("%s names no setting and is ignored", variable)
     try:
+        if options.command in _CHANGING and settings.audit is not None:
+            keep_audit(settings.audit)
         status: int = options.run(settings, options)
     except EarwitnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        return 130
-    except Exception:  # noqa: BLE001  Python's own exit status, 1, would say that a clip is anomalous
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001  it has a status of its own
         _log.critical("unforeseen error", exc_info=True)
         return FAILED
     return status
@@ -124,6 +129,8 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         host=settings.host,
         port=settings.port,
         http=Protocol,
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_s,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -132,11 +139,11 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
     resources = app.state.resources
     resources.gate.check_startable(settings.host)
     server = Server(config, resources)
-    resources.on_refusal = lambda: setattr(server, "should_exit", True)
+    resources.on_refusal = lambda: server.stop(FAILED)
     if settings.metrics_port is not None:
         server.beside(metrics_app(resources), settings.metrics_port)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
-    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
     try:
         server.run()
     except SystemExit:  # uvicorn's, its log line above says why
@@ -152,7 +159,12 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _create_key(settings: Settings, options: argparse.Namespace) -> int:
-    print(KeyFile(settings.keys).create(options.name, [Scope(name) for name in options.scope]))
+    scopes = sorted({Scope(name) for name in options.scope})
+    about = {"key_name": options.name, "scopes": ",".join(scopes), "file": settings.keys}
+    with attempt_by("keys create", user_name(), **about), Change() as audited:
+        secret = KeyFile(settings.keys).create(options.name, scopes)
+        audited.made()
+    print(secret)
     return 0
 
 
@@ -163,7 +175,10 @@ def _list_keys(settings: Settings, _options: argparse.Namespace) -> int:
 
 
 def _revoke_key(settings: Settings, options: argparse.Namespace) -> int:
-    KeyFile(settings.keys).revoke(options.name)
+    about = {"key_name": options.name, "file": settings.keys}
+    with attempt_by("keys revoke", user_name(), **about), Change() as audited:
+        KeyFile(settings.keys).revoke(options.name)
+        audited.made()
     return 0
 
 
@@ -187,7 +202,10 @@ def _targets(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "export":
         print(f"exported {export_targets(settings.database, options.folder)} to {options.folder}")
     else:
-        done = import_targets(settings.database, options.folder)
+        about = {"folder": options.folder, "database": shown(settings.database)}
+        with attempt_by("targets import", user_name(), **about), Change() as audited:
+            done = import_targets(settings.database, options.folder)
+            audited.made(registrations=done.registrations, clips=done.clips)
         print(f"imported {done} into {shown(settings.database)}")
     return 0
 

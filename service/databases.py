@@ -1,8 +1,8 @@
 """The databases that can keep target clips, SQLite and PostgreSQL: opening one, its transactions, its schema.
 
-Everything the two do differently stands here. A reading transaction sees one moment of the database, whatever is
-written meanwhile; a commit is on the disk when it returns. `service.targets` sees to it that there is one writer at a
-time: on SQLite by ``BEGIN IMMEDIATE``, on PostgreSQL by the row that every writer changes first.
+What the two do differently stands here and in `service.postgresql`. A reading transaction sees one moment of the
+database, whatever is written meanwhile; a commit is on the disk when it returns. There is one writer at a time: on
+SQLite by ``BEGIN IMMEDIATE``, on PostgreSQL by the row that `service.targets` has every writer change first.
 
 The schema's history is in `service.migrations`. A database whose stored revision is `REVISION` is used as it is;
 one of an older release is brought up to date, in one transaction; any other is left alone and refused.
@@ -22,27 +22,17 @@ from service.errors import StoreError
 
 SQLITE: Final = "sqlite:///"
 POSTGRESQL: Final = "postgresql+psycopg://"
-REVISION: Final = "2"
+REVISION: Final = "3"
 """The newest of `service.migrations`."""
 PATIENCE_S: Final = 10.0
 """How long another's lock on the database is waited for."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_OLDER = ("1",)
+_OLDER = ("1", "2")
 _UNVERSIONED = frozenset({"registrations", "clips", "in_force", "idempotency_keys"})
 """The tables of an SQLite file with user_version 1, which the first release wrote without a revision."""
 _LOCK = 0x6561_7277
 """Of PostgreSQL's advisory locks: several instances that start at once must not all create the tables."""
-_TIMES_OUT: dict[str, str | int] = {
-    "connect_timeout": 3,
-    "tcp_user_timeout": 5000,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 2,
-    "application_name": "earwitness",
-}
-"""libpq's parameters: a server whose machine is gone is noticed within seconds. Those of the URL go first."""
-
 _log = logging.getLogger("service.databases")
 
 
@@ -65,7 +55,9 @@ class Database:
         self._inode = 0
         try:
             if self.file is None:
-                self.engine = _postgresql(url, patience_s)
+                from service.postgresql import open_postgresql  # noqa: PLC0415  psycopg need not be installed
+
+                self.engine = open_postgresql(url, patience_s)
             else:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self.engine = _sqlite(url, patience_s)
@@ -83,7 +75,11 @@ class Database:
                 "pip install 'earwitness[postgres]', or keep target clips in a file."
             ) from error
         except (OSError, SQLAlchemyError) as error:
-            remedy = "Make its folder writable" if self.file else "See that the server runs and lets this user in"
+            remedy = (
+                "Make its folder writable, with space on its disk"
+                if self.file
+                else "See that the server runs and lets this user in"
+            )
             raise StoreError(
                 f"The database of target clips {self.name} cannot be opened ({_reason(error)}). {remedy}, or choose "
                 "another with EARWITNESS_DATABASE."
@@ -101,9 +97,22 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at its end, unless an exception ends it."""
-        with self._usable(), self.engine.begin() as connection:
-            yield connection
+        """A transaction that is committed at its end, unless an exception ends it.
+
+        A `StoreError` leaves in doubt whether it was committed where the server was lost in the middle of that.
+        """
+        committing = False
+        try:
+            with self._usable(), self.engine.begin() as connection:
+                yield connection
+                committing = True
+        except StoreError as error:
+            if committing and getattr(error.__cause__, "connection_invalidated", False):
+                raise StoreError(
+                    f"{error} What was asked for may have been done: ask, or repeat it with the same Idempotency-Key.",
+                    in_doubt=True,
+                ) from error
+            raise
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -151,29 +160,12 @@ def _sqlite(url: str, patience_s: float) -> Engine:
         for pragma in (busy_timeout, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    _begin(engine, reading="BEGIN", writing="BEGIN IMMEDIATE")
-    return engine
-
-
-def _postgresql(url: str, patience_s: float) -> Engine:
-    """An engine whose writers give up where another keeps them waiting, and do not keep others waiting when cut off."""
-    defaults = {name: value for name, value in _TIMES_OUT.items() if name not in make_url(url).query}
-    engine = create_engine(url, connect_args=defaults, pool_pre_ping=True)
-    patience_ms = round(1000.0 * patience_s)
-    _begin(
-        engine,
-        reading="SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        writing=f"SET LOCAL lock_timeout = {patience_ms}; "
-        f"SET LOCAL idle_in_transaction_session_timeout = {3 * patience_ms}",
-    )
-    return engine
-
-
-def _begin(engine: Engine, *, reading: str, writing: str) -> None:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         reads = connection.get_execution_options().get("reading", False)
-        connection.exec_driver_sql(reading if reads else writing)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
 
 
 def _bring_up_to_date(connection: Connection, name: str) -> None:

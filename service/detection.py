@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from models.assessment import Assessment
 from models.audio import Clip, first_clip
@@ -17,9 +17,11 @@ from models.detector import Detector
 from models.systems import Embeddings, Features, Inputs, TargetModel, joined, split, window_count
 from models.vocabulary import Decision, Domain, SectionKey
 from service.batching import Batcher, BatchObserver
+from service.forecast import Forecast
 from service.tracing import stage
 
 Result = TypeVar("Result")
+_CANARY_WINDOWS: Final = 2
 
 
 class Detection:
@@ -39,6 +41,7 @@ class Detection:
         self._max_clip_s = max_clip_s
         self._observer = observer
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
+        self.forecast = Forecast()
         self.batcher: Batcher[tuple[int, ...], Inputs, Embeddings] = Batcher(
             partial(_encode, detector), capacity=capacity, max_batch=max_batch, observer=observer
         )
@@ -55,12 +58,9 @@ class Detection:
     ) -> Assessment:
         """Score one clip, and explain it where it is anomalous or ``explain`` asks.
 
-        ``target`` holds the target clips in force where the domain asks for them.
+        ``target`` holds the target clips in force where the domain asks for them. Raises `QueueFull` where it cannot be
+        done by the deadline with what is in hand.
         """
-        with stage("hear"):
-            clip, features = await self.in_thread(self._hear, audio)
-        with stage("embed"):
-            embeddings = await self.embed(key, self.detector.inputs(features), deadline)
 
         def assess() -> Assessment:
             begun = time.perf_counter()
@@ -71,8 +71,20 @@ class Detection:
             self._observer.observe_stage("score", time.perf_counter() - begun)
             return assessment
 
-        with stage("assess"):
-            return await self.in_thread(assess)
+        with self.forecast.work(deadline) as grow:
+            with stage("hear"):
+                clip, features = await self.in_thread(self._hear, audio)
+            grow(len(features.log_mels))
+            with stage("embed"):
+                embeddings = await self.embed(key, self.detector.inputs(features), deadline)
+            with stage("assess"):
+                return await self.in_thread(assess)
+
+    async def check_canary(self) -> None:
+        """Raise `CanaryError` where the bundle's clips have other scores here; what they took is the first forecast."""
+        begun = time.perf_counter()
+        await asyncio.to_thread(self.detector.check_canary)
+        self.forecast.learn(time.perf_counter() - begun, _CANARY_WINDOWS)
 
     async def hear_first(self, audio: bytes, max_clip_s: float | None = None) -> tuple[Clip, Features]:
         """A target clip cut to its first ten seconds, and the features of that one window."""
@@ -93,7 +105,7 @@ class Detection:
         """Finish what is in hand, then stop the threads."""
         await self.batcher.drain(grace_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.detector.close()
+        await asyncio.to_thread(self.detector.close)  # it waits for threads, and they may hang
 
     def _hear(
         self, audio: bytes, max_clip_s: float | None = None, fit: Callable[[Clip], Clip] | None = None

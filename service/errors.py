@@ -7,12 +7,16 @@
         ├── MalformedRequest        a missing, unknown or unreadable field; ``fields`` names them
         ├── Unauthorized            no key, or one that is not known
         ├── Forbidden               a key without the scope that is needed
+        ├── ForeignOrigin           a web page of others that would change something, where no key is needed
+        ├── ForeignHost             asked for by a name that is not this machine's, where no key is needed
         ├── KeysError               the keys cannot be read or written, or there is none where one is needed
         ├── NoSuchPath              nothing is served there
         ├── MethodNotAllowed
         ├── BodyTooLarge
         ├── UnsupportedContentType  of the body as a whole; what a clip's bytes are is `models.errors.NotAudio`
         ├── IdempotencyConflict     another request under the same key
+        ├── RequestTooSlow          a head that does not come to its end
+        ├── TooManyConnections
         ├── QueueFull
         ├── UnknownBundle           no bundle of that name in the bundles' folder
         ├── BundleRefused           one that cannot serve; the one before goes on
@@ -35,7 +39,11 @@ from models.errors import EarwitnessError
 
 
 class ServiceError(EarwitnessError):
-    """Base of the service's own errors."""
+    """Base of the service's own errors; ``in_doubt``: what was asked for may have been done all the same."""
+
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        self.in_doubt = in_doubt
+        super().__init__(message)
 
 
 class MalformedRequest(ServiceError):
@@ -51,7 +59,19 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """A key without the scope that the request needs."""
+    """A key without the scope that the request needs; ``key`` is its name."""
+
+    def __init__(self, message: str, key: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+class ForeignOrigin(ServiceError):
+    """A request of another site's web page."""
+
+
+class ForeignHost(ServiceError):
+    """A request for a name that is none of this service."""
 
 
 class KeysError(ServiceError):
@@ -82,8 +102,20 @@ class IdempotencyConflict(ServiceError):
     """The Idempotency-Key belongs to an earlier, different registration."""
 
 
+class RequestTooSlow(ServiceError):
+    """The head of a request was not whole in time."""
+
+
+class TooManyConnections(ServiceError):
+    """As many connections are open as the service may hold."""
+
+
 class QueueFull(ServiceError):
-    """As many requests are in hand as the service may hold."""
+    """As many requests are in hand as the service may hold, or as can be answered in time."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class UnknownBundle(ServiceError):

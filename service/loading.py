@@ -111,7 +111,7 @@ async def load_bundle(settings: Settings, folder: Path, registered: Registered, 
     )
     try:
         detection.batcher.start()
-        await asyncio.to_thread(detector.check_canary)
+        await detection.check_canary()
         adaptation = Adaptation(detection, registered)
         await adaptation.warm(asyncio.get_running_loop().time() + LOADING_S)
     except BaseException:

@@ -6,9 +6,14 @@ Every line that a request causes has its ``request_id``, and the facts that a li
 import logging
 import sys
 from enum import StrEnum
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 
 import structlog
 from structlog.typing import Processor
+
+from service import audit
+from service.errors import ServiceError
 
 
 class LogFormat(StrEnum):
@@ -25,6 +30,25 @@ def configure(level: str, log_format: LogFormat | None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def keep_audit(file: Path) -> None:
+    """Add the audit log to ``file`` too, as JSON; one that is renamed is begun anew, as those who rotate logs expect.
+
+    Raises
+    ------
+    ServiceError : where it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = WatchedFileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise ServiceError(
+            f"{file}: the audit log cannot be kept there ({error.strerror}). Make it writable, or choose another file "
+            "with EARWITNESS_AUDIT."
+        ) from error
+    handler.setFormatter(formatter(LogFormat.JSON))
+    audit.LOG.addHandler(handler)
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.audit import audit
+from service.audit import Act, attempt, tell_request
 from service.errors import Draining
 from service.telemetry import Metrics
 from service.tracing import WATCHING
@@ -51,10 +51,10 @@ class RequestContext:
         request_id = given if re.fullmatch(REQUEST_ID_PATTERN, given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"], state["arrived"] = request_id, asyncio.get_running_loop().time()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._serve(scope, receive, send, request_id)
+        with structlog.contextvars.bound_contextvars(request_id=request_id), attempt() as act:
+            await self._serve(scope, receive, send, request_id, act)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, act: Act) -> None:
         state = scope["state"]
         begun, status = time.perf_counter(), 0
 
@@ -86,7 +86,7 @@ class RequestContext:
             await problems.problem(scope, error)(scope, receive, answer)
         finally:
             route, status = getattr(scope.get("route"), "path", UNKNOWN_ROUTE), status or problems.CLIENT_GONE
-            audit(scope, route, status)
+            tell_request(act, scope, route, status)
             record(
                 self._metrics,
                 route=route,

@@ -36,6 +36,8 @@ _HANGING_UP = (
     errors.Draining,
     errors.Unauthorized,
     errors.Forbidden,
+    errors.ForeignOrigin,
+    errors.ForeignHost,
 )
 """What is answered on a connection's last breath: the rest of its body is not worth reading, nor another request."""
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -57,12 +59,15 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.InvalidName: Kind(400, "invalid-name", "Invalid name"),
     errors.Unauthorized: Kind(401, "unauthorized", "Key needed"),
     errors.Forbidden: Kind(403, "forbidden", "Scope missing"),
+    errors.ForeignOrigin: Kind(403, "foreign-origin", "Request of another site's page"),
+    errors.ForeignHost: Kind(403, "foreign-host", "Not a name of this service"),
     errors.NoSuchPath: Kind(404, "not-found", "Not found"),
     model_errors.UnknownMachineType: Kind(404, "unknown-machine-type", "Unknown machine type"),
     model_errors.UnknownSection: Kind(404, "unknown-section", "Unknown section"),
     errors.UnknownBundle: Kind(404, "unknown-bundle", "Unknown bundle"),
     errors.UnknownTargetVersion: Kind(404, "unknown-target-version", "Unknown version of target clips"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
+    errors.RequestTooSlow: Kind(408, "request-too-slow", "Request too slow"),
     model_errors.NoTargetClips: Kind(409, "no-target-clips", "No target clips"),
     errors.TargetClipsUnusable: Kind(409, "target-clips-unusable", "Registered target clips cannot be used"),
     errors.IdempotencyConflict: Kind(409, "idempotency-conflict", "Idempotency key used for another request"),
@@ -80,8 +85,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     model_errors.AudioError: Kind(422, "unusable-audio", "Audio cannot be used"),
     model_errors.TargetClipsError: Kind(422, "target-clips-refused", "Target clips refused"),
     errors.BundleRefused: Kind(422, "bundle-refused", "Bundle refused"),
-    errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand", retry_after_s=1),
+    errors.QueueFull: Kind(429, "queue-full", "Too many requests in hand"),
     errors.ClientGone: Kind(CLIENT_GONE, "client-gone", "Client gone"),
+    errors.TooManyConnections: Kind(503, "too-many-connections", "Too many connections", retry_after_s=1),
     errors.NotReady: Kind(503, "not-ready", "Not ready", retry_after_s=5),
     errors.Draining: Kind(503, "draining", "Shutting down", retry_after_s=5),
     errors.StoreError: Kind(503, "target-clips-unavailable", "Target clips unavailable", retry_after_s=5),
@@ -115,7 +121,8 @@ def problem(scope: Scope, error: Exception) -> JSONResponse:
         "request_id": request_id,
         **_extensions(error),
     }
-    headers = {"Retry-After": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
+    retry_after_s = error.retry_after_s if isinstance(error, errors.QueueFull) else kind.retry_after_s
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, errors.Unauthorized):

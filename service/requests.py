@@ -6,9 +6,10 @@ never be larger than promised whatever its headers say, and is never written to 
 
 import asyncio
 import io
+import json
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Coroutine
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -79,13 +80,26 @@ async def read_json(request: Request, model: type[Parameters], hold: Hold) -> Pa
         raise unsupported(request, [JSON])
     body = b"".join([chunk async for chunk in _bounded(request, _MOST_JSON_BYTES, hold)])
     try:
-        return model.model_validate_json(body)
+        wanted = model.model_validate_json(body)
     except ValidationError as error:
         wrong = [(".".join(map(str, one["loc"])) or "the body", one["msg"]) for one in error.errors()]
         detail = "; ".join(f"{name[:80]}: {message}" for name, message in wrong)
         raise MalformedRequest(
             f"{detail[:400]}. See /docs for what is expected.", [name for name, _ in wrong]
         ) from error
+    json.loads(body, object_pairs_hook=_each_once)  # pydantic would take the last of several, in silence
+    return wanted
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_repeated(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _refuse_repeated(names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise MalformedRequest(f"Given more than once: {', '.join(twice)}. Send each field once.", twice)
 
 
 def _too_large(size: int, limit: int) -> BodyTooLarge:
@@ -110,9 +124,7 @@ def parameters(model: type[Parameters], pairs: Collection[tuple[str, str]]) -> P
     missing = [name for name, one in model.model_fields.items() if one.is_required() and name not in counts]
     if missing:
         raise MalformedRequest(f"Missing: {', '.join(missing)}. {_how_to_send(missing)}", missing)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise MalformedRequest(f"Given more than once: {', '.join(twice)}. Send each field once.", twice)
+    _refuse_repeated(name for name, _ in pairs)
     try:
         return model.model_validate(dict(pairs))
     except ValidationError as error:

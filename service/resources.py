@@ -10,12 +10,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
+from starlette.types import Scope
+
 from models.errors import EarwitnessError
-from service.access import Gate, KeyFile
+from service.access import Access, Gate, KeyFile
 from service.admission import Admission
 from service.errors import NotReady, ServiceError
 from service.loading import LOADING_S, Loaded
+from service.origins import over_loopback
 from service.registered import Registered
+from service.retention import Retention
 from service.serving import Serving
 from service.settings import Settings
 from service.targets import TargetStore
@@ -24,6 +28,8 @@ from service.tracing import Tracing
 
 __all__ = ["Loaded", "Resources"]
 
+_LAST_BATCH_S = 1.0
+"""How long a batch may still run whose callers have been answered: a part of `service.ending.AFTER_DRAIN_S`."""
 _log = logging.getLogger("service")
 
 
@@ -34,13 +40,24 @@ class Resources:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.queue_capacity, settings.max_bytes_in_hand)
+        self.metrics.know_places(settings.queue_capacity, lambda: self.admission.in_hand)
+        self.questions = Admission(settings.queue_capacity, 0)
         self.refusal: EarwitnessError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
-        self.gate = Gate(KeyFile(settings.keys), required=settings.keys_required)
+        keys = KeyFile(settings.keys)
+        self.gate = Gate(keys, required=settings.keys_required)
+        self._gate_beyond = Gate(keys, required=settings.access is not Access.OPEN)
         endpoint = settings.traces_endpoint
         self.tracing = None if endpoint is None else Tracing(endpoint, version("earwitness"))
         self.serving = Serving(settings, self.metrics)
         self._opened = ExitStack()
+
+    def gate_for(self, scope: Scope) -> Gate:
+        """Who is let in: unless it was said that everybody is, only over the loopback does nobody need a key.
+
+        `Settings.host` says where this service listens, but not where another server than ours does that runs its app.
+        """
+        return self.gate if over_loopback(scope) else self._gate_beyond
 
     @property
     def loaded(self) -> Loaded:
@@ -77,6 +94,11 @@ class Resources:
         self.metrics.ready.set(0)
         await self.admission.drain(self.settings.drain_s)
 
+    def flush(self) -> None:
+        """Send the traces that have not been sent; blocks, but for a moment only."""
+        if self.tracing is not None:
+            self.tracing.close()
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Load in the background for as long as the app runs; drain at the end."""
@@ -85,12 +107,11 @@ class Resources:
             yield
         finally:
             await self.drain()
+            await asyncio.to_thread(self.flush)  # first: what follows may hang
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-            await self.serving.close(self.settings.drain_s)
+            await self.serving.close(_LAST_BATCH_S)
             self._opened.close()
-            if self.tracing is not None:
-                await asyncio.to_thread(self.tracing.close)
 
     async def _load(self) -> None:
         begun = time.perf_counter()
@@ -116,7 +137,10 @@ class Resources:
         self.on_refusal()
 
     async def _loading(self) -> None:
-        store = self._opened.enter_context(await asyncio.to_thread(TargetStore, self.settings.database))
+        retention = Retention(self.settings.versions_kept, self.settings.idempotency_keys_s)
+        store = self._opened.enter_context(
+            await asyncio.to_thread(TargetStore, self.settings.database, retention=retention)
+        )
         registered = await Registered(store).open()
         self._opened.callback(registered.close)
         self._opened.callback(asyncio.create_task(registered.follow(self._warm)).cancel)

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.ending import AFTER_DRAIN_S, FAILED, INTERRUPTED, Ending
 from service.errors import ServiceError
 from service.resources import Resources
 
@@ -19,12 +22,13 @@ class Server(uvicorn.Server):
     """Told to stop, it listens on until the requests in hand are done: whoever comes meanwhile hears that it drains.
 
     uvicorn by itself stops listening first: a new request, and whoever asks /livez or /readyz, would be refused a
-    connection, which nothing tells from a crash.
+    connection, which nothing tells from a crash. And it waits for every thread, for ever: `Ending` does not.
     """
 
     def __init__(self, config: uvicorn.Config, resources: Resources) -> None:
         super().__init__(config)
         self._resources = resources
+        self.ending = Ending(resources.flush)
         self._beside: tuple[uvicorn.Server, socket.socket] | None = None
 
     def beside(self, app: FastAPI, port: int) -> None:
@@ -44,9 +48,37 @@ class Server(uvicorn.Server):
                 "EARWITNESS_METRICS_PORT."
             ) from error
         other = uvicorn.Config(
-            app, http=config.http, log_config=None, access_log=False, server_header=False, lifespan="off"
+            app,
+            http=config.http,
+            ws=config.ws,
+            timeout_keep_alive=config.timeout_keep_alive,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=config.timeout_graceful_shutdown,
         )
         self._beside = _Quiet(other), listening
+
+    def stop(self, status: int = 0) -> None:
+        """Drain and end, with the first status that was given; may be called in a signal handler."""
+        self.ending.status = self.ending.status or status
+        self.should_exit = True
+        self.ending.within(self._resources.settings.drain_s + AFTER_DRAIN_S)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop when told so by a signal."""
+        super().handle_exit(sig, frame)
+        self.stop(INTERRUPTED if sig == signal.SIGINT else 0)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; where that fails, the end is bounded too."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            self.ending.status = FAILED
+            self.ending.within(AFTER_DRAIN_S)
+            raise
 
     async def main_loop(self) -> None:
         """Serve until told to stop, then drain; a second Ctrl+C ends the drain."""
@@ -67,6 +99,7 @@ class Server(uvicorn.Server):
         draining = asyncio.create_task(self._resources.drain())
         while not (draining.done() or self.force_exit):
             await asyncio.wait({draining}, timeout=0.1)
+        self.ending.within(AFTER_DRAIN_S)
 
 
 class _Quiet(uvicorn.Server):

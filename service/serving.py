@@ -18,6 +18,7 @@ from models.errors import BundleError, BundleNotFound, DeviceUnavailable, Earwit
 from models.manifest import FILE_NAME
 from models.vocabulary import check_name
 from service.adaptation import Target
+from service.audit import Change, attempt_by, note, user_name
 from service.errors import (
     BundleRefused,
     BundleWatched,
@@ -34,6 +35,8 @@ from service.telemetry import Metrics
 
 LOOK_S = 1.0
 """How often a watched link is looked at."""
+_MOST_PAUSE_S = 60.0
+"""How long it is left alone at most after an error that nobody foresaw."""
 _log = logging.getLogger("service")
 
 
@@ -78,7 +81,7 @@ class Serving:
         seen = _place(settings.bundle)
         self._registered = registered
         loaded = await load_bundle(settings, self._folder(self._promotion), registered, self._metrics)
-        self._metrics.know_queue(settings.queue_capacity, self._depth)
+        self._metrics.know_queue(self._depth)
         self._metrics.know_bundle(loaded.detector)
         self.current = loaded
         if settings.watch:
@@ -134,8 +137,11 @@ class Serving:
     async def _exchange(self, folder: Path, promotion: Promotion | None) -> Exchange:
         """Put the bundle in ``folder`` in place of the current one, or change nothing."""
         try:
-            exchange = await self._exchanged(folder, promotion)
-        except EarwitnessError as error:
+            with Change() as audited:
+                note(folder=folder)
+                exchange = await self._exchanged(folder, promotion)
+                audited.made(bundle_id=exchange.loaded.bundle_id, replaced=exchange.replaced)
+        except Exception as error:
             _log.error("%s was not put in service: %s", folder, error)
             self._metrics.observe_reload("refused")
             raise
@@ -186,16 +192,22 @@ class Serving:
 
     async def _follow(self, seen: object) -> None:
         """Serve what the watched link names, whenever it names something else than ``seen``."""
-        link = self._settings.bundle
+        link, pause_s = self._settings.bundle, LOOK_S
         while True:
-            await asyncio.sleep(LOOK_S)
-            place = await asyncio.to_thread(_place, link)
-            if place == seen:
-                continue
-            with suppress(EarwitnessError):  # it is in the log
-                with suppress(BundleRefused, UnknownBundle):  # the next one may be better
-                    await self._exchange(link, None)
-                seen = place  # not after another error, which may pass: a database that is away
+            await asyncio.sleep(pause_s)
+            try:
+                place = await asyncio.to_thread(_place, link)
+                if place != seen:
+                    owner = await asyncio.to_thread(_owner, link)
+                    with suppress(EarwitnessError):  # it is in the log
+                        # the next one may be better
+                        with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
+                            await self._exchange(link, None)
+                        seen = place  # not after another error, which may pass: a database that is away
+                pause_s = LOOK_S
+            except Exception:  # noqa: BLE001  it is in the log, and the next bundle may be better
+                pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
+                _log.exception("%s could not be followed; it is looked at again in %g s", link, pause_s)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -216,6 +228,14 @@ def _place(link: Path) -> tuple[str, int] | None:
     """What tells one bundle behind a link from another; None where there is nothing."""
     try:
         return os.path.realpath(link), link.stat().st_ino
+    except OSError:
+        return None
+
+
+def _owner(link: Path) -> str | None:
+    """Who has made the link; None where it is gone."""
+    try:
+        return user_name(link.lstat().st_uid)
     except OSError:
         return None
 

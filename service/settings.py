@@ -58,8 +58,16 @@ class Settings(BaseSettings):
     """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
     this machine alone."""
 
+    known_hosts: frozenset[Annotated[str, Field(pattern="^[a-z0-9.:-]+$")]] = frozenset()
+    """Further names by which the service may be asked where it needs no key and listens on this machine alone, as JSON:
+    ["earwitness.plant"]."""
+
     keys: Path = Path("data/keys.json")
     """The file that keeps the digests of API keys; python -m service keys makes them."""
+
+    audit: Path | None = None
+    """A file to which the lines of the audit log are added too, as JSON, by the service and by commands that change
+    something."""
 
     api_key: SecretStr | None = None
     """The key that score --url sends."""
@@ -75,6 +83,14 @@ class Settings(BaseSettings):
 
     database: str = "data/earwitness.db"
     """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
+
+    versions_kept: Annotated[int, Field(ge=2, le=100_000)] = 100
+    """How many versions of a section's target clips are kept, the newest; older ones go when the next one is
+    registered, and what is in force never does."""
+
+    idempotency_keys_s: Annotated[float, Field(ge=60.0, le=31_536_000.0)] = 86_400.0
+    """How long a repeated request with the same Idempotency-Key is known, in seconds, and the version that it made
+    kept."""
 
     false_alarm_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share of normal clips that may be called anomalous; thresholds follow it without training again."""
@@ -94,8 +110,8 @@ class Settings(BaseSettings):
     """The largest body of POST /target-samples, counted while it is read."""
 
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 64
-    """How many clips and registrations may be in hand at once, from the first byte of the body to the answer; one more
-    is answered 429."""
+    """How many clips and registrations may be in hand at once, from the first byte of the body to the answer, and as
+    many questions about sections and registrations beside them; one more is answered 429."""
 
     max_bytes_in_hand: Annotated[int, Field(ge=1024)] = 512 * _MIB
     """How many bytes the bodies in hand may have together, each held once in memory; one that would pass this is
@@ -106,6 +122,16 @@ class Settings(BaseSettings):
 
     request_timeout_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
     """How long a request may take before it is answered 504; a client's X-Request-Timeout-Ms can only shorten it."""
+
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """How many connections may be open at once; over one more, only health and metrics are answered, all else 503."""
+
+    head_timeout_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 10.0
+    """How long a connection may take to send the head of its next request, from its opening or the first byte on: 408
+    then, and it is closed; as long may a client take to read an answer."""
+
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = 5
+    """How long a connection is kept open for a further request; a proxy in front should keep its own for less."""
 
     drain_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 20.0
     """How long requests in hand may take to finish after SIGTERM."""

@@ -58,6 +58,11 @@ idempotency_keys = Table(
     Column("registration_id", ForeignKey("registrations.id"), nullable=False),
 )
 changes = Table(
-    "changes", metadata, Column("id", Integer, primary_key=True), Column("number", BigInteger, nullable=False)
+    "changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("version_floor", Integer, nullable=False, server_default="0"),
 )
-"""One row: how many changes there have been. Every writer begins with it, which makes writers wait for each other."""
+"""One row: the number of the last change, and one that new versions exceed. Every writer begins with it, which makes
+writers wait for each other."""

@@ -3,28 +3,33 @@
 The clips as they were received are the truth, and one transaction writes each registration, so that a kill at any
 moment leaves the old one or the new one in force.
 
-Versions of a section count up from 1 and are never reused. `in_force` points at the one that scores; without a row
-there the bundle's own target clips (version 0) do, or none. Embeddings and mixtures are not kept here: they follow
-from the clips and the bundle (`service.adaptation`).
+Versions of a section count up from 1 and are never reused; after the import of a backup they leave a gap, by which no
+version of a database that was lost is given again (`service.transfers`). `in_force` points at the one that scores;
+without a row there the bundle's own target clips (version 0) do, or none. Embeddings and mixtures are not kept here:
+they follow from the clips and the bundle (`service.adaptation`).
 
-Every change has a number, one more than the change before; a `State` says what was in force after which change.
+Every change has a number, greater than that of the change before; a `State` says what was in force after which change.
+The number is the time, in microseconds, unless a clock went back: so a backup that is put in the database's place never
+comes to a number that it has had before, by which instances would take it for what they know.
 """
 
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Select, and_, case, delete, func, insert, literal, select, update
 
 from models.vocabulary import Domain, SectionKey
 from service.databases import PATIENCE_S, Database
-from service.errors import IdempotencyConflict, TargetClipsUnusable, UnknownTargetVersion
+from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable, UnknownTargetVersion
+from service.retention import RETENTION, Retention
 from service.tables import SECTION, changes, clips, idempotency_keys, in_force, registrations
 
 _FACTS = (clips.c.sha256, clips.c.duration_s, clips.c.level_dbfs, clips.c.clipped_share)
@@ -54,7 +59,8 @@ class Standing(StrEnum):
 class Registration:
     """One version of a section's target clips, as it stood when it was read.
 
-    ``restored_from``: the earlier version whose clips it took over, if it did.
+    ``restored_from``: the earlier version whose clips it took over, if it did. ``replayed``: a repeated request was
+    answered with it, and has not made it.
     """
 
     id: int
@@ -65,11 +71,12 @@ class Registration:
     restored_from: int | None
     standing: Standing
     samples: tuple[Sample, ...]
+    replayed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Every registration in force after so many changes, in the order of machine types and sections."""
+    """Every registration in force after the change of this number, in the order of machine types and sections."""
 
     changes: int
     in_force: tuple[Registration, ...]
@@ -90,9 +97,10 @@ class TargetStore:
     it too, read in the same transaction.
     """
 
-    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, patience_s: float = PATIENCE_S, retention: Retention = RETENTION) -> None:
         """Open the database at ``url``; raises `StoreError` as `Database` does."""
         self._database = Database(url, patience_s)
+        self._retention = retention
         self.name = self._database.name
 
     def __enter__(self) -> Self:
@@ -113,26 +121,38 @@ class TargetStore:
         received: Sequence[tuple[Sample, bytes]],
         *,
         idempotency: Idempotency | None = None,
+        after: int = 0,
         domain: Domain = Domain.TARGET,
     ) -> tuple[Registration, State]:
         """Put clips in force as the section's next version; the same idempotency key gives the same registration.
+
+        ``after``: a version that the section is known to have had, should the database have lost it.
 
         Raises
         ------
         IdempotencyConflict : where the key belongs to another request.
         """
         with self._changing() as (connection, change):
-            number = _replayed(connection, idempotency)
+            self._retention.forget_keys(connection)
+            number = replayed = _replayed(connection, idempotency)
             if number is None:
-                number = _next_version(connection, key, domain, idempotency)
+                number = _next_version(connection, key, domain, idempotency, after)
                 rows = [_clip_row(number, at, *clip) for at, clip in enumerate(received, 1)]
                 connection.execute(insert(clips), rows)
-            return _registration(connection, number), State(change, _all_in_force(connection))
+                self._retention.forget_versions(connection, _place(key, domain))
+            registration = replace(_registration(connection, number), replayed=replayed is not None)
+            return registration, State(change, _all_in_force(connection))
 
     def restore(
-        self, key: SectionKey, version: int, *, idempotency: Idempotency | None = None, domain: Domain = Domain.TARGET
+        self,
+        key: SectionKey,
+        version: int,
+        *,
+        idempotency: Idempotency | None = None,
+        after: int = 0,
+        domain: Domain = Domain.TARGET,
     ) -> tuple[Registration, State]:
-        """Put the clips of an earlier version in force again, as the section's next version.
+        """Put the clips of an earlier version in force again, as the section's next version; ``after`` as above.
 
         Raises
         ------
@@ -140,15 +160,18 @@ class TargetStore:
         IdempotencyConflict : where the key belongs to another request.
         """
         with self._changing() as (connection, change):
-            number = _replayed(connection, idempotency)
+            self._retention.forget_keys(connection)
+            number = replayed = _replayed(connection, idempotency)
             if number is None:
                 earlier = _version(connection, key, version, domain)
-                number = _next_version(connection, key, domain, idempotency, restored_from=version)
+                number = _next_version(connection, key, domain, idempotency, after, restored_from=version)
                 names = [column.name for column in clips.c]
                 copied = [literal(number), *(clips.c[name] for name in names[1:])]
                 taken = select(*copied).where(clips.c.registration_id == earlier)
                 connection.execute(insert(clips).from_select(names, taken))
-            return _registration(connection, number), State(change, _all_in_force(connection))
+                self._retention.forget_versions(connection, _place(key, domain))
+            registration = replace(_registration(connection, number), replayed=replayed is not None)
+            return registration, State(change, _all_in_force(connection))
 
     def withdraw(self, key: SectionKey, domain: Domain = Domain.TARGET) -> tuple[bool, State]:
         """Take the section's registration out of force; False where there was none."""
@@ -164,8 +187,8 @@ class TargetStore:
         IdempotencyConflict : where the key belongs to another request.
         """
         with self._database.reading() as connection:
-            number = _replayed(connection, idempotency)
-            return None if number is None else _registration(connection, number)
+            number = _replayed(connection, idempotency, self._retention.keys_since())
+            return None if number is None else replace(_registration(connection, number), replayed=True)
 
     def state(self, unless: int | None = None) -> State | None:
         """What is in force; None where the last change is still number ``unless``."""
@@ -195,10 +218,16 @@ class TargetStore:
         Raises
         ------
         TargetClipsUnusable : where a clip is not the one that was registered.
+        StoreError : where later versions have taken its place meanwhile, too.
         """
         with self._database.reading() as connection:
             query = select(clips.c.sha256, clips.c.audio).filter_by(registration_id=registration.id)
             rows = connection.execute(query.order_by(clips.c.position)).all()
+        if len(rows) < len(registration.samples):
+            raise StoreError(
+                f"{self.name}: version {registration.version} of {registration.key.machine_type} "
+                f"{registration.key.section} is no longer kept; later ones have taken its place. Ask again in a moment."
+            )
         for position, (sha256, audio) in enumerate(rows, 1):
             if hashlib.sha256(audio).hexdigest() != sha256:
                 raise TargetClipsUnusable(
@@ -211,8 +240,15 @@ class TargetStore:
     def _changing(self) -> Iterator[tuple[Connection, int]]:
         """A transaction of the only writer, and the number of its change."""
         with self._database.writing() as connection:
-            count = update(changes).values(number=changes.c.number + 1).returning(changes.c.number)
-            yield connection, connection.scalars(count).one()
+            yield connection, count_change(connection)
+
+
+def count_change(connection: Connection) -> int:
+    """The number of a change that begins here: until it is committed, no other does."""
+    now = time.time_ns() // 1000
+    number = case((changes.c.number < now, now), else_=changes.c.number + 1)
+    counted: int = connection.scalars(update(changes).values(number=number).returning(changes.c.number)).one()
+    return counted
 
 
 def _place(key: SectionKey, domain: Domain) -> dict[str, str]:
@@ -224,14 +260,16 @@ def _next_version(
     key: SectionKey,
     domain: Domain,
     idempotency: Idempotency | None,
+    after: int,
     restored_from: int | None = None,
 ) -> int:
     """The id of a new registration, in force and without clips yet."""
     where = _place(key, domain)
     latest = connection.scalar(select(func.max(registrations.c.version)).filter_by(**where)) or 0
+    floor = connection.scalars(select(changes.c.version_floor)).one()
     row = {
         **where,
-        "version": latest + 1,
+        "version": max(latest, floor, after) + 1,
         "registered_at": datetime.now(UTC).isoformat(),
         "restored_from": restored_from,
     }
@@ -259,10 +297,12 @@ def _clip_row(number: int, position: int, sample: Sample, audio: bytes) -> dict[
     }
 
 
-def _replayed(connection: Connection, idempotency: Idempotency | None) -> int | None:
+def _replayed(connection: Connection, idempotency: Idempotency | None, since: str = "") -> int | None:
+    """The id of the registration that a request under this key has made ``since``."""
     if idempotency is None:
         return None
-    row = connection.execute(select(idempotency_keys).filter_by(key=idempotency.key)).one_or_none()
+    known = select(idempotency_keys).join(registrations).where(registrations.c.registered_at >= since)
+    row = connection.execute(known.where(idempotency_keys.c.key == idempotency.key)).one_or_none()
     if row is None:
         return None
     if row.request_sha256 != idempotency.request_sha256:

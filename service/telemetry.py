@@ -18,8 +18,8 @@ from models.assessment import Assessment
 from models.detector import Detector
 from models.encoder import DeviceInfo
 from models.vocabulary import Decision, Domain, SectionKey, WarningCode
-from service.alarms import WANDER, alarm_share
 from service.registered import Registered, TargetState
+from service.thresholds import Thresholds
 
 _SECTION = ("machine_type", "section", "domain")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -77,8 +77,9 @@ class Metrics:
         )
         self._queue_depth = Gauge("earwitness_queue_depth", "Clips that wait for the networks.", registry=registry)
         self._queue_capacity = Gauge(
-            "earwitness_queue_capacity", "Clips that may be in hand at once.", registry=registry
+            "earwitness_queue_capacity", "Clips and registrations that may be in hand at once.", registry=registry
         )
+        self._in_hand = Gauge("earwitness_requests_in_hand", "Clips and registrations in hand.", registry=registry)
         self._decisions = Counter("earwitness_decisions", "Decisions.", [*_SECTION, "decision"], registry=registry)
         self._p_value = Histogram(
             "earwitness_p_value",
@@ -100,18 +101,6 @@ class Metrics:
         self._last_clip = Gauge(
             "earwitness_last_clip_timestamp_seconds", "When the last clip was scored.", _SECTION, registry=registry
         )
-        self._false_alarm_rate = Gauge(
-            "earwitness_false_alarm_rate",
-            "The share of normal clips that the threshold is set to.",
-            _SECTION,
-            registry=registry,
-        )
-        self._alarm_share = Gauge(
-            "earwitness_alarm_share",
-            "The share of anomalous clips in a window above which a section sounds wrong.",
-            ["machine_type", "section", "window"],
-            registry=registry,
-        )
         self._reloads = Counter(
             "earwitness_reloads",
             "Bundles that took over while the service ran, or were refused.",
@@ -129,6 +118,8 @@ class Metrics:
         )
         self._targets = _Targets()
         registry.register(self._targets)
+        self._thresholds = Thresholds()
+        registry.register(self._thresholds)
         for stage in _STAGES:
             self._stages.labels(stage)
         for outcome in RELOADS:
@@ -141,10 +132,14 @@ class Metrics:
             for outcome in Outcome:
                 self._requests.labels(route, outcome.value)
 
-    def know_queue(self, capacity: int, depth: Callable[[], float]) -> None:
-        """Export the queue's bound and, at each scrape, its depth."""
-        self._queue_capacity.set(capacity)
+    def know_queue(self, depth: Callable[[], float]) -> None:
+        """Export, at each scrape, how many clips wait for the networks."""
         self._queue_depth.set_function(depth)
+
+    def know_places(self, capacity: int, held: Callable[[], float]) -> None:
+        """Export how many requests may be in hand and, at each scrape, how many are."""
+        self._queue_capacity.set(capacity)
+        self._in_hand.set_function(held)
 
     def know_bundle(self, detector: Detector) -> None:
         """Create the series of every section of the bundle, and say what is loaded and where it runs.
@@ -158,16 +153,7 @@ class Metrics:
                 self._p_value.labels(*labels)
                 for decision in Decision:
                     self._decisions.labels(*labels, decision.value)
-        self._false_alarm_rate.clear()
-        self._alarm_share.clear()
-        for (key, domain), calibration in detector.calibrations.items():
-            if calibration.threshold is not None:
-                labels = (key.machine_type, key.section, domain.value)
-                rate = 1.0 - calibration.percentile / 100.0
-                self._false_alarm_rate.labels(*labels).set(rate)
-                for window in WANDER if domain is Domain.SOURCE else ():
-                    share = alarm_share(len(calibration.scores), rate, window)
-                    self._alarm_share.labels(key.machine_type, key.section, window).set(share)
+        self._thresholds.know_bundle(detector)
         demonstration = str(detector.bundle.manifest.demonstration).lower()
         self._bundle.clear()
         self._bundle.labels(detector.bundle.id, demonstration).set(1)
@@ -188,8 +174,8 @@ class Metrics:
         self._reloads.labels(outcome).inc()
 
     def know_registrations(self, registered: Registered) -> None:
-        """Export, at each scrape, the age of what is in force and whether it is surely that."""
-        self._targets.registered = registered
+        """Export, at each scrape, the age of what is in force, whether it is surely that, and which shares alarm."""
+        self._targets.registered = self._thresholds.registered = registered
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -4,6 +4,7 @@ Neither the SDK nor the exporter is imported, and nothing costs anything, where 
 the service (health and metrics) is never traced.
 """
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 WATCHING = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by whoever watches."""
+
+_LAST_SPANS_S = 2.0
+"""How long the last spans may take to be sent: a part of `service.ending.AFTER_DRAIN_S`."""
 
 _tracer: "ContextVar[Tracer | None]" = ContextVar("tracer", default=None)
 """Of the request at hand, where it is traced."""
@@ -46,8 +50,10 @@ class Tracing:
         self.tracer = self._provider.get_tracer("earwitness")
 
     def close(self) -> None:
-        """Send what has not been sent; blocks."""
-        self._provider.shutdown()
+        """Send what has not been sent, unless it takes long: a collector that is away keeps nobody waiting."""
+        sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sending.start()
+        sending.join(_LAST_SPANS_S)
 
 
 class TracedRequests:

@@ -3,14 +3,21 @@
 The folder has ``clips/<SHA-256>``, each clip as it was received, and ``targets.json``, every registration with its
 version, past ones too, which are in force, and the idempotency keys. It is written whole or not at all, from one moment
 of the database; and it is taken in whole or not at all, by a database that has no registration yet, of either kind.
-``FORMAT_VERSION`` rises when an older release could not read what is written.
+
+The database that it comes from may have gone on after the export, and what it gave the numbers to is lost: so after an
+import new versions exceed all that it can have come to meanwhile, at one registration of a section each second. Thus a
+version that answers have named never stands for other clips.
+
+``FORMAT_VERSION`` rises when an older release could not read what is written. Version 1, which is read too, lacks the
+moment of the export and the number that new versions exceed.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -22,13 +29,14 @@ from models.folders import write_folder
 from models.vocabulary import NAME_PATTERN, Domain
 from service.databases import Database, exists, shown
 from service.tables import SECTION, changes, clips, idempotency_keys, in_force, registrations
+from service.targets import count_change
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _CONTENTS = "targets.json"
 
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Version = Annotated[int, Field(ge=1)]
+_Version = Annotated[int, Field(ge=1, lt=2**31)]
 _Place = tuple[str, str, Domain]
 
 
@@ -71,7 +79,9 @@ class _Key(_Entry):
 
 class _Contents(_Entry):
     format: Literal["earwitness-targets"] = "earwitness-targets"
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
+    exported_at: AwareDatetime | None = None
+    version_floor: Annotated[int, Field(ge=0, lt=2**31)] = 0
     registrations: tuple[_Registration, ...]
     idempotency_keys: tuple[_Key, ...]
 
@@ -83,6 +93,13 @@ class _Contents(_Entry):
         if len(set(versions)) < len(versions) or len(set(current)) < len(current) or not set(named) <= set(versions):
             raise ValueError("a version is there twice, two are in force, or a key belongs to none")
         return self
+
+    def floor(self, now: datetime) -> int:
+        """What no version of the database that this is from can have exceeded by ``now``."""
+        highest = max((one.version for one in self.registrations), default=0)
+        newest = max((one.registered_at for one in self.registrations), default=now)
+        elapsed = now - (self.exported_at or newest)
+        return max(self.version_floor, highest) + math.ceil(max(0.0, elapsed.total_seconds()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +148,7 @@ def import_targets(url: str, folder: Path) -> Transferred:
     """
     contents = _read(folder)
     with closing(Database(url)) as database, database.writing() as connection:
-        connection.execute(update(changes).values(number=changes.c.number + 1))  # no other writer until the end
+        count_change(connection)  # no other writer until the end
         held = connection.scalar(select(func.count()).select_from(registrations))
         if held:
             raise DataError(
@@ -147,6 +164,7 @@ def import_targets(url: str, folder: Path) -> Transferred:
             number = numbers[key.machine_type, key.section, key.domain, key.version]
             row = {"key": key.key, "request_sha256": key.request_sha256, "registration_id": number}
             connection.execute(insert(idempotency_keys).values(row))
+        connection.execute(update(changes).values(version_floor=contents.floor(datetime.now(UTC))))
     return Transferred.of(contents)
 
 
@@ -190,7 +208,12 @@ def _files(connection: Connection, done: list[_Contents]) -> Iterator[tuple[str,
         _Key(key=row.key, request_sha256=row.request_sha256, **places[row.registration_id])
         for row in connection.execute(select(idempotency_keys).order_by(idempotency_keys.c.key))
     ]
-    contents = _Contents(registrations=tuple(entries), idempotency_keys=tuple(keys))
+    contents = _Contents(
+        exported_at=datetime.now(UTC),
+        version_floor=connection.scalars(select(changes.c.version_floor)).one(),
+        registrations=tuple(entries),
+        idempotency_keys=tuple(keys),
+    )
     yield _CONTENTS, contents.model_dump_json(indent=1).encode()
     done.append(contents)
 

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser; its ``run`` names the command's function in `training.cli`."""
     whole = argparse.ArgumentParser(prog="python -m training", description="From recordings to a bundle, offline.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_synthesize, _download, _manifest, _check, _stages, _extend, _baseline, _study, _evaluate):
+    for add in (_synthesize, _download, _manifest, _check, _stages, _extend, _prune, _baseline, _study, _evaluate):
         add(commands)
     return whole
 
@@ -136,6 +136,16 @@ def _extend(commands: Commands) -> None:
     extend.set_defaults(run="extend")
 
 
+def _prune(commands: Commands) -> None:
+    prune = commands.add_parser("prune", help="leave out of an ensemble the members that matter least")
+    prune.add_argument("whole", type=Path, metavar="BUNDLE", help="the bundle, which stays as it is")
+    prune.add_argument("--work", type=Path, required=True, help="the work folder that the bundle was made in")
+    prune.add_argument("--members", type=_members, required=True, metavar="N", help="how many shall score a clip")
+    prune.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="the new one; must not exist yet")
+    prune.add_argument("--dry-run", action="store_true", help="print the curve and who would stay, and stop")
+    prune.set_defaults(run="prune")
+
+
 def _study(commands: Commands) -> None:
     study = commands.add_parser("study", help="compare what the paper leaves open, at equal and short training budget")
     _data(study)
@@ -181,6 +191,13 @@ def _workers(text: str) -> int:
     if workers < 1:
         raise argparse.ArgumentTypeError(f"{workers} processes cannot work: give 1 or more")
     return workers
+
+
+def _members(text: str) -> int:
+    members = int(text)
+    if members < 1:
+        raise argparse.ArgumentTypeError(f"{members} members score nothing: give 1 or more")
+    return members
 
 
 def _jobs(text: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.bundle import Bundle, CalibrationKey, SectionCalibration
+from models.bundle import Bundle, CalibrationKey
 from models.compact import CompactSection
 from models.decision import Calibration
 from models.frontend import temporal_maximum
@@ -21,14 +21,15 @@ from models.manifest import (
 )
 from models.scoring import SectionModel
 from models.vocabulary import LossChoice, SectionKey, SubSystem
-from training.backends import MemberCenters, TrainingSet, dropped_components, fit_sections
+from training.backends import Fitting, MemberCenters, TrainingSet, dropped_components, fit_sections
 from training.bundling import common_facts, machine_types_of, n_recordings, with_sounds, write_with_canary
-from training.calibration import LeftOut, calibrate
+from training.calibration import CalibrationScores, LeftOut, calibration_scores
 from training.curves import Curve
 from training.export import member_name
 from training.features import FeatureStore
 from training.fit import Snapshot
 from training.folds import Folds
+from training.kept_scores import keep_scores
 from training.progress import Advance
 from training.recipe import Dealing, FoldNetwork, Recipe
 
@@ -65,6 +66,7 @@ def assemble_bundle(
     recipe: Recipe,
     seed: int,
     folder: Path,
+    work: Path,
     *,
     unheard: Unheard | None,
     limited_epochs: Mapping[str, int],
@@ -80,6 +82,7 @@ def assemble_bundle(
     members : each snapshot with its ONNX file, in the order of the manifest.
     embeddings : (clips at their own speed, members, 128), L2-normalised.
     folder : the bundle's, which must not exist yet.
+    work : the run's; what each member says of the clips that calibrate is kept there.
     unheard : where the thresholds come from conditions that nothing has heard.
     limited_epochs : by network, in how many epochs an AdaCos scale met its limit.
     curves : by network, how its training went.
@@ -89,10 +92,11 @@ def assemble_bundle(
     ------
     BundleError : where the bundle cannot be written.
     """
+    fitting = Fitting.of(recipe, seed)
     rows = np.flatnonzero([clip.speed == 1.0 for clip in store.clips])
     clips = [store.clips[row] for row in rows]
     sections: dict[SectionKey, SectionModel] = {}
-    calibrations: dict[CalibrationKey, SectionCalibration] = {}
+    scores: dict[CalibrationKey, CalibrationScores] = {}
     dropped: dict[str, int] = {}
     for machine_type in sorted({clip.recording.machine_type for clip in clips}):
         loss = recipe.loss_of(machine_type)
@@ -103,34 +107,20 @@ def assemble_bundle(
             clips=[clips[i] for i in own], embeddings=embeddings[own][:, used], t_max=np.stack(maxima)
         )
         centers = [class_centers(members[i][0]) for i in used]
-        fitted = fit_sections(
-            training,
-            centers,
-            temporal_maximum_types=recipe.temporal_maximum,
-            regularisation=recipe.regularisation,
-            backend=recipe.backend,
-            target_smote=recipe.target_smote,
-            seed=seed,
-            advance=advance,
-        )
+        fitted = fit_sections(training, centers, fitting, advance=advance)
         sections |= fitted
         if n_dropped := dropped_components(training, fitted, centers):
             dropped[machine_type] = n_dropped
-        calibrated = calibrate(
+        scores |= calibration_scores(
             training,
             fitted,
             centers,
+            fitting,
             rule=recipe.calibration,
-            percentile=recipe.percentile,
-            temporal_maximum_types=recipe.temporal_maximum,
-            regularisation=recipe.regularisation,
-            backend=recipe.backend,
-            target_smote=recipe.target_smote,
-            seed=seed,
             unheard=None if unheard is None else unheard.of(own, used),
             advance=advance,
         )
-        calibrations |= with_sounds(store, calibrated)
+    calibrations = with_sounds(store, {place: one.calibration(recipe.percentile) for place, one in scores.items()})
     training_data: dict[str, JsonValue] = {
         "clips": len(clips),
         "recordings": n_recordings(clips),
@@ -139,6 +129,7 @@ def assemble_bundle(
         "curves": _plain(curves),
     }
     facts = common_facts(store, recipe, seed, training_data, demonstration=demonstration)
+    keep_scores(work, facts["recipe"], scores)  # before the bundle: whoever finds that will find them
     manifest = Manifest(
         **facts,
         members=tuple(

@@ -7,7 +7,7 @@ are fitted once for the machine type and stand, the same object, in each section
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -26,7 +26,7 @@ from models.vocabulary import Domain, SectionKey
 from training.features import TrainingClip
 from training.parallel import spread
 from training.progress import Advance
-from training.recipe import Backend
+from training.recipe import Backend, Recipe
 from training.recordings import AttributeClass
 
 _log = logging.getLogger(__name__)
@@ -50,6 +50,27 @@ Rows = NDArray[np.intp]
 """Places in a training set."""
 
 _Name = TypeVar("_Name", SectionKey, AttributeClass)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The choices that a section's models depend on.
+
+    ``seed``: starts k-means, and deals clips to folds. ``temporal_maximum_types``: machine types with Eq. (4)'s term.
+    ``regularisation``: added to the diagonal of each covariance matrix. ``backend``: mixtures or references.
+    ``target_smote``: synthetic clips added to each section's target clips.
+    """
+
+    seed: int
+    temporal_maximum_types: tuple[str, ...] = ()
+    regularisation: float = REGULARISATION
+    backend: Backend = Backend.MIXTURES
+    target_smote: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, seed: int) -> Self:
+        """A recipe's."""
+        return cls(seed, recipe.temporal_maximum, recipe.regularisation, recipe.backend, recipe.target_smote)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +134,8 @@ def section_rows(clips: Sequence[TrainingClip], domain: Domain) -> dict[SectionK
 def fit_sections(
     training: TrainingSet,
     members: Sequence[MemberCenters],
+    fitting: Fitting,
     *,
-    temporal_maximum_types: Collection[str],
-    regularisation: float = REGULARISATION,
-    backend: Backend = Backend.MIXTURES,
-    target_smote: int = 0,
-    seed: int,
     advance: Advance,
 ) -> dict[SectionKey, SectionModel]:
     """Model every section that has source clips; one without them is left out with a logged warning.
@@ -132,10 +149,7 @@ def fit_sections(
     ----------
     training : clips of one machine type or several that share their members.
     members : the centres of each member, in the order of the embeddings' second axis.
-    temporal_maximum_types : machine types with Eq. (4)'s term.
-    regularisation : added to the diagonal of each covariance matrix.
-    backend : mixtures or references.
-    target_smote : synthetic clips added to each section's target clips.
+    fitting : what else they depend on.
     advance : called until the number of clips is reached.
 
     Raises
@@ -148,42 +162,49 @@ def fit_sections(
     source, target = training.rows(Domain.SOURCE), training.rows(Domain.TARGET)
     for key in target.keys() - source.keys():
         _log.warning("%s section %s has target clips only and is left out", key.machine_type, key.section)
-    mixtures = backend is Backend.MIXTURES
+    mixtures = fitting.backend is Backend.MIXTURES
     rows_of_class = _attribute_rows(training, source) if mixtures else {}
     present = {key: _present(training, rows) if mixtures else {} for key, rows in source.items()}
     fitted: dict[SectionKey, list[MemberModel]] = defaultdict(list)
     to_fit = source if mixtures else {}
     clips = sum(map(len, [*rows_of_class.values(), *to_fit.values()]))
     large = clips * sum(member.sub_clusters for member in members) >= WORTH_PROCESSES
-    tasks = _fits(training, members, rows_of_class, to_fit, regularisation, seed)
+    tasks = _fits(training, members, rows_of_class, to_fit, fitting)
     with closing(spread(_fit, tasks, workers=None if large else 1)) as fits:
         for i in range(len(members)):
             x = training.embeddings[:, i]
             of_class = {name: next(fits) for name in rows_of_class}
             for key, rows in source.items():
-                section: Normality = next(fits) if mixtures else _references(x[rows], backend, seed)
+                section: Normality = next(fits) if mixtures else _references(x[rows], fitting)
                 attributes = {text: of_class[name] for text, name in present[key].items()}
                 own = _target_clips(target.get(key))
                 adapted = (
                     None
                     if own is None
-                    else target_normality(section, x[own], synthetic=target_smote, regularisation=regularisation)
+                    else target_normality(
+                        section, x[own], synthetic=fitting.target_smote, regularisation=fitting.regularisation
+                    )
                 )
                 fitted[key].append(MemberModel(section, attributes, adapted))
             done = [len(training.clips) * members_done // len(members) for members_done in (i, i + 1)]
             advance(done[1] - done[0])
     maxima = {
         name: fit_mixture(
-            training.t_max[rows], 1, centers=None, regularisation=regularisation, seed=seed, dtype=np.float64
+            training.t_max[rows],
+            1,
+            centers=None,
+            regularisation=fitting.regularisation,
+            seed=fitting.seed,
+            dtype=np.float64,
         )
         for name, rows in rows_of_class.items()
-        if name[0] in temporal_maximum_types
+        if name[0] in fitting.temporal_maximum_types
     }
     return {
         key: SectionModel(
             tuple(models),
             {text: maxima[name] for text, name in present[key].items()}
-            if mixtures and key.machine_type in temporal_maximum_types
+            if mixtures and key.machine_type in fitting.temporal_maximum_types
             else None,
         )
         for key, models in fitted.items()
@@ -206,18 +227,17 @@ def _fits(
     members: Sequence[MemberCenters],
     rows_of_class: Mapping[AttributeClass, Rows],
     source: Mapping[SectionKey, Rows],
-    regularisation: float,
-    seed: int,
+    fitting: Fitting,
 ) -> Iterator[_Fit]:
     """Of each member the attribute classes, then the sections; made one by one, for all of them are gigabytes."""
     for i, member in enumerate(members):
         x = training.embeddings[:, i]
         for name, rows in rows_of_class.items():
             centers = member.attributes[name] if member.attributes else None
-            yield _Fit(x[rows], member.sub_clusters, centers, regularisation, seed)
+            yield _Fit(x[rows], member.sub_clusters, centers, fitting.regularisation, fitting.seed)
         for key, rows in source.items():
             centers = member.sections[key] if member.sections else None
-            yield _Fit(x[rows], member.sub_clusters, centers, regularisation, seed)
+            yield _Fit(x[rows], member.sub_clusters, centers, fitting.regularisation, fitting.seed)
 
 
 def _fit(one: _Fit) -> Mixture:
@@ -270,13 +290,13 @@ def _target_clips(rows: Rows | None) -> Rows | None:
     return rows
 
 
-def _references(x: NDArray[np.float32], backend: Backend, seed: int) -> References:
-    if backend is Backend.NEAREST:
+def _references(x: NDArray[np.float32], fitting: Fitting) -> References:
+    if fitting.backend is Backend.NEAREST:
         return refer_to(x, neighbours=DENSITY_NEIGHBOURS)
     if len(x) <= CENTERS:
         return refer_to(x)
     with threadpool_limits(limits=1):
-        centers = KMeans(CENTERS, n_init=10, random_state=seed).fit(x).cluster_centers_
+        centers = KMeans(CENTERS, n_init=10, random_state=fitting.seed).fit(x).cluster_centers_
     return refer_to(l2_normalised(centers))
 
 

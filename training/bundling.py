@@ -1,5 +1,6 @@
 """What every bundle says of its training clips, and how it is given its canary and written."""
 
+import io
 import logging
 import platform
 from collections import defaultdict
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ
+from models.audio import CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip
 from models.bundle import LEVEL_QUANTILES, Bundle, CalibrationKey, SectionCalibration, write_bundle
 from models.decision import Calibration
 from models.detector import Detector
@@ -104,6 +106,13 @@ def write_with_canary(folder: Path, bundle: Bundle) -> Bundle:
     with closing(Detector(bundle, device=Device.CPU)) as detector:
         canary = detector.record_canary(canary_waveforms(), min(bundle.sections), Domain.SOURCE)
     return write_bundle(folder, replace(bundle, canary=canary))
+
+
+def made_clip(detector: Detector) -> Clip:
+    """Ten made seconds as a detector decodes a recording, to measure what a clip takes."""
+    file = io.BytesIO()
+    soundfile.write(file, canary_waveforms()[0], SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+    return detector.decode(file.getvalue())
 
 
 def canary_waveforms() -> NDArray[np.float32]:

@@ -4,24 +4,33 @@ The paper takes the scores of the very clips that the mixtures were fitted on. W
 these too well, and most normal clips of another day score above: ``held_out`` scores each clip by mixtures that were
 fitted without its fold. The networks have seen all of them under both rules; ``conditions`` scores each clip by
 networks and mixtures that have not heard its whole operating condition.
+
+An ensemble's score is a sum over its members, so scores are kept by member: what some of them alone would be calibrated
+on is their sum.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.decision import PERCENTILE, Calibration
-from models.mixtures import REGULARISATION
-from models.scoring import SectionModel, decision_score, score_section
+from models.scoring import SectionModel, decision_score_by_member
 from models.vocabulary import Domain, SectionKey, ThresholdRule
-from training.backends import LEAST_TARGET_CLIPS, MemberCenters, Rows, TrainingSet, fit_sections, section_rows
+from training.backends import (
+    LEAST_TARGET_CLIPS,
+    Fitting,
+    MemberCenters,
+    Rows,
+    TrainingSet,
+    fit_sections,
+    section_rows,
+)
 from training.features import TrainingClip
 from training.progress import Advance
-from training.recipe import Backend
 
 _log = logging.getLogger(__name__)
 
@@ -44,22 +53,35 @@ class LeftOut:
     hearings: Sequence[tuple[NDArray[np.float32], Sequence[MemberCenters]]]
 
 
-def calibrate(
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationScores:
+    """What each member says of the normal clips that calibrate a section and domain.
+
+    ``by_member``: (n, members) float64, what it adds to a clip's decision score. ``rule``: which clips these are, and
+    what scores them. ``folds``: (n,) with which fold each was held out; None where the rule holds nothing out.
+    """
+
+    by_member: NDArray[np.float64]
+    rule: ThresholdRule
+    folds: Rows | None = None
+
+    def calibration(self, percentile: float = PERCENTILE, members: Sequence[int] | None = None) -> Calibration:
+        """The calibration of the ensemble, or of an ensemble of these of its members alone."""
+        own = self.by_member if members is None else np.take(self.by_member, members, axis=1)
+        return Calibration.from_scores(own.sum(axis=1), self.rule, percentile, folds=self.folds)
+
+
+def calibration_scores(
     training: TrainingSet,
     models: Mapping[SectionKey, SectionModel],
     members: Sequence[MemberCenters],
+    fitting: Fitting,
     *,
     rule: ThresholdRule,
-    percentile: float = PERCENTILE,
-    temporal_maximum_types: Collection[str],
-    regularisation: float = REGULARISATION,
-    backend: Backend = Backend.MIXTURES,
-    target_smote: int = 0,
-    seed: int,
     unheard: LeftOut | None = None,
     advance: Advance,
-) -> dict[tuple[SectionKey, Domain], Calibration]:
-    """Calibrate each section of ``models`` for each domain that it has clips of.
+) -> dict[tuple[SectionKey, Domain], CalibrationScores]:
+    """Score the clips that calibrate each section of ``models``, for each domain that it has clips of.
 
     Source: decision scores of the section's source clips, by the rule. Target: the first term alone over its target
     clips, whatever the rule, for they entered no section mixture; no scores where there are too few for a target
@@ -67,10 +89,8 @@ def calibrate(
 
     Parameters
     ----------
-    training, members, temporal_maximum_types, regularisation, backend, target_smote, seed : those that ``models`` were
-        fitted with.
+    training, members, fitting : those that ``models`` were fitted with.
     rule : ``conditions`` needs ``unheard``.
-    percentile : of the scores, the threshold.
     unheard : by whole operating conditions, members that have not heard them.
     advance : called until the number of clips is reached.
 
@@ -78,110 +98,63 @@ def calibrate(
     ------
     ValueError : for the rule ``conditions`` without members that have not heard them.
     """
-    source: Mapping[SectionKey, tuple[NDArray[np.float64], Rows | None]]
+    found: dict[tuple[SectionKey, Domain], CalibrationScores] = {}
+    held_out = 0
     if rule is ThresholdRule.PAPER:
-        source = {
-            key: (_scores(models[key], training, rows, Domain.SOURCE), None)
-            for key, rows in training.rows(Domain.SOURCE).items()
-        }
+        for key, rows in training.rows(Domain.SOURCE).items():
+            found[key, Domain.SOURCE] = CalibrationScores(_scores(models[key], training, rows, Domain.SOURCE), rule)
     else:
-        left_out = _cross_fitted(training, members, seed) if rule is ThresholdRule.HELD_OUT else unheard
+        left_out = _cross_fitted(training, members, fitting.seed) if rule is ThresholdRule.HELD_OUT else unheard
         if left_out is None:
             raise ValueError(f"The rule {rule.value!r} needs members that have not heard the conditions.")
-        source = left_out_scores(
-            training,
-            left_out,
-            temporal_maximum_types=temporal_maximum_types,
-            regularisation=regularisation,
-            backend=backend,
-            target_smote=target_smote,
-            seed=seed,
-            advance=advance,
-        )
-    result = {
-        (key, Domain.SOURCE): Calibration.from_scores(scores, rule, percentile, folds=folds)
-        for key, (scores, folds) in source.items()
-    }
+        for key, (scores, folds) in left_out_scores(training, left_out, fitting, advance=advance).items():
+            found[key, Domain.SOURCE] = CalibrationScores(scores, rule, folds)
+            held_out += len(folds)
     for key, rows in training.rows(Domain.TARGET).items():
         if key in models:
             enough = rows if len(rows) >= LEAST_TARGET_CLIPS else rows[:0]
             scores = _scores(models[key], training, enough, Domain.TARGET)
-            result[key, Domain.TARGET] = Calibration.from_scores(scores, ThresholdRule.PAPER, percentile)
-    reported = sum(len(folds) for _, folds in source.values() if folds is not None)
-    advance(len(training.clips) - reported)
-    return result
+            found[key, Domain.TARGET] = CalibrationScores(scores, ThresholdRule.PAPER)
+    advance(len(training.clips) - held_out)
+    return found
 
 
 def held_out_scores(
-    training: TrainingSet,
-    members: Sequence[MemberCenters],
-    *,
-    temporal_maximum_types: Collection[str],
-    regularisation: float = REGULARISATION,
-    backend: Backend = Backend.MIXTURES,
-    target_smote: int = 0,
-    seed: int,
-    advance: Advance,
+    training: TrainingSet, members: Sequence[MemberCenters], fitting: Fitting, *, advance: Advance
 ) -> dict[SectionKey, NDArray[np.float64]]:
-    """The scores of `left_out_scores` by the same members, mixtures cross-fitted, in the clips' order."""
-    found = left_out_scores(
-        training,
-        _cross_fitted(training, members, seed),
-        temporal_maximum_types=temporal_maximum_types,
-        regularisation=regularisation,
-        backend=backend,
-        target_smote=target_smote,
-        seed=seed,
-        advance=advance,
-    )
-    return {key: scores for key, (scores, _) in found.items()}
+    """The sums of `left_out_scores` by the same members, mixtures cross-fitted, in the clips' order."""
+    left_out = _cross_fitted(training, members, fitting.seed)
+    found = left_out_scores(training, left_out, fitting, advance=advance)
+    return {key: scores.sum(axis=1) for key, (scores, _) in found.items()}
 
 
 def left_out_scores(
-    training: TrainingSet,
-    left_out: LeftOut,
-    *,
-    temporal_maximum_types: Collection[str],
-    regularisation: float = REGULARISATION,
-    backend: Backend = Backend.MIXTURES,
-    target_smote: int = 0,
-    seed: int,
-    advance: Advance,
+    training: TrainingSet, left_out: LeftOut, fitting: Fitting, *, advance: Advance
 ) -> dict[SectionKey, tuple[NDArray[np.float64], Rows]]:
-    """Decision scores of the source clips by what has not heard their fold, and the folds, by section.
+    """What each member adds to the decision scores of the source clips, (n, members), and their folds, by section.
 
-    The mixtures of an attribute class leave the fold out in every section that shares the class. A section of a single
-    source clip has no scores.
+    A clip is scored by what has not heard its fold. The mixtures of an attribute class leave the fold out in every
+    section that shares the class. A section of a single source clip has no scores.
 
     Parameters
     ----------
-    training, temporal_maximum_types, regularisation, backend, target_smote : as of `fit_sections`; the embeddings are
-        those of ``left_out``.
-    seed : starts k-means.
+    training, fitting : as of `fit_sections`; the embeddings are those of ``left_out``.
     advance : called until the number of held-out clips is reached.
     """
     folds = left_out.folds
     source = training.rows(Domain.SOURCE)
-    scores = np.full(len(training.clips), np.nan)
+    scores = np.full(training.embeddings.shape[:2], np.nan)
     for fold, (embeddings, members) in enumerate(left_out.hearings):
         heard = replace(training, embeddings=embeddings)
         seen = np.sort(np.concatenate([rows[folds[rows] != fold] for rows in source.values()]))
-        models = fit_sections(
-            heard.take(seen),
-            members,
-            temporal_maximum_types=temporal_maximum_types,
-            regularisation=regularisation,
-            backend=backend,
-            target_smote=target_smote,
-            seed=seed,
-            advance=lambda _: None,  # a fold is the unit here
-        )
+        # a fold is the unit here
+        models = fit_sections(heard.take(seen), members, fitting, advance=lambda _: None)
         for key, rows in source.items():
             unseen = rows[folds[rows] == fold]
             if len(unseen) and key in models:  # of a section's only clip nothing is left
                 scores[unseen] = _scores(models[key], heard, unseen, Domain.SOURCE)
                 advance(len(unseen))
-    known = {key: rows[np.isfinite(scores[rows])] for key, rows in source.items()}
+    known = {key: rows[np.isfinite(scores[rows, 0])] for key, rows in source.items()}
     return {key: (scores[rows], folds[rows]) for key, rows in known.items()}
 
 
@@ -226,7 +199,7 @@ def deal_folds(clips: Sequence[TrainingClip], seed: int) -> Rows:
 
 
 def _scores(model: SectionModel, training: TrainingSet, rows: Rows, domain: Domain) -> NDArray[np.float64]:
-    """Decision scores of these rows, (rows,)."""
+    """What each member adds to the decision scores of these rows, (rows, members)."""
     if not len(rows):
-        return np.empty(0)
-    return decision_score(score_section(model, training.embeddings[rows], training.t_max[rows], domain), domain)
+        return np.empty((0, len(model.members)))
+    return decision_score_by_member(model, training.embeddings[rows], training.t_max[rows], domain)

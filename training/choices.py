@@ -64,6 +64,7 @@ SETTABLE: Mapping[str, tuple[Callable[[str], Any], str]] = MappingProxyType(
             "paper (its choice for its seven types) or none",
         ),
         "snapshots": _number(1, 16),
+        "steps": _number(1, 1_000_000),
         "backend": _one_of(Backend),
         "fold_networks": (_several(_heard), "A, L and R, as in A,L,R: R adds the paper's ResNets to 'plant'"),
         "target_smote": _number(0, 50),

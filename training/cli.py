@@ -120,6 +120,25 @@ def _extend(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prune(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.prune import Pruning, refuse_existing
+    from training.pruning_printed import as_text, clip_ms
+    from training.timing import ROUNDS
+
+    refuse_existing(options.bundle)
+    pruning = Pruning.of(options.whole, options.work, options.members)
+    with tqdm(total=len(pruning.groups) * (1 + ROUNDS), unit="round", desc="time", leave=False) as bar:
+        ms = [clip_ms(pruning, group, bar.update) for group in pruning.groups]
+    print(as_text(pruning, ms), flush=True)
+    if options.dry_run:
+        return 0
+    bundle = pruning.write(options.bundle)
+    print(f"{options.bundle}: written, bundle {bundle.id}. Serve it in place of {options.whole}.")
+    return 0
+
+
 def _study(options: argparse.Namespace) -> int:
     with _keras_started():
         from training.study.runner import Study, run_study
@@ -185,9 +204,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     reporter = _reporter(options) if options.report else None
     watch = {"watch": reporter.embeddings} if reporter else {}
     with ExitStack() as stack:
-        first = stack.enter_context(closing(BundleContender(options.bundle, **watch)))
-        contenders: list[Contender] = [first]
-        contenders += [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
+        bundles = [stack.enter_context(closing(BundleContender(options.bundle, **watch)))]
+        bundles += [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
+        contenders: list[Contender] = [*bundles]
         if options.baseline:
             from training.baselines import open_baseline
 
@@ -202,7 +221,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.csv:
         write_csvs(evaluation, options.csv)
     if reporter is not None:
-        print(f"{reporter.write(evaluation, first.content)}: written. Open it in a browser.")
+        print(f"{reporter.write(evaluation, [bundle.content for bundle in bundles])}: written. Open it in a browser.")
     return 0
 
 
@@ -223,6 +242,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "train": _train,
     "extend": _extend,
+    "prune": _prune,
     "baseline": _baseline,
     "study": _study,
     "evaluate": _evaluate,

@@ -67,6 +67,7 @@ class BundleContender:
         self.recipe = name if isinstance(name, str) else None
         self.seed = seed if isinstance(seed, int) else None
         self.rule: str | None = rule if isinstance(rule, str) else None
+        self.members = max(map(len, map(self._detector.members_of, manifest.machine_types)))
         keys = self._detector.sections
         self._known = frozenset(keys)
         self._adapted = frozenset(key for key in keys if self._detector.bundle_target(key) is not None)
@@ -78,11 +79,12 @@ class BundleContender:
 
     @property
     def lineage(self) -> str:
-        """Every choice of the recipe but its seed, and the sections, attributes and numbers of clips trained on."""
+        """Every choice but the recipe's seed: how many members are left, sections, attributes, numbers of clips."""
         manifest = self._detector.bundle.manifest
         told: dict[str, Any] = {
             "recipe": {name: value for name, value in manifest.recipe.items() if name != "seed"},
             "clips": {name: manifest.training_data.get(name) for name in ("clips", "recordings", "contrast_clips")},
+            "members": self.members,
             "machine_types": manifest.model_dump(mode="json", include={"machine_types"}),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -43,6 +43,7 @@ def train_ensemble(
             run.recipe,
             run.seed,
             bundle,
+            run.work,
             unheard=_unheard(run, store, exported, folds, advance),
             limited_epochs=run.limited_epochs(),
             curves=run.curves([network for network in exported if not isinstance(network, LeftOutNetwork)]),

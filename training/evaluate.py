@@ -16,7 +16,7 @@ from training.progress import Advance
 from training.promises import Promising, promises
 from training.recordings import Place, Recording
 from training.resampling import Draws
-from training.scored import Contender, Descended, Scored
+from training.scored import Contender, Descended, Ensemble, Scored
 from training.tables import Evaluation, System
 
 _Groups: TypeAlias = Mapping[Place, list[Recording]]
@@ -96,7 +96,7 @@ def evaluate(contenders: Sequence[Contender], recordings: Sequence[Recording], *
 def _labels(contenders: Sequence[Contender]) -> list[str]:
     """A unique label for each: its name and, among several of one name, what tells it apart.
 
-    That is the recipe, the threshold rule, the seed or the bundle.
+    That is the recipe, the threshold rule, the seed, the number of members or the bundle.
     """
     labels = []
     for contender in contenders:
@@ -108,7 +108,10 @@ def _labels(contenders: Sequence[Contender]) -> list[str]:
             words.append(_rule(contender) or "without rule")
         if len({other.seed for other in namesakes}) > 1:
             words.append("without seed" if contender.seed is None else f"seed {contender.seed}")
-        if any(other.bundle != contender.bundle and _same(other, contender) for other in namesakes):
+        sizes = {_members(other) for other in namesakes if _recipe_of(other) == _recipe_of(contender)} - {None}
+        if len(sizes) > 1:
+            words.append(f"{_members(contender)} members")
+        if any(other.bundle != contender.bundle and _alike(other) == _alike(contender) for other in namesakes):
             words.append(contender.bundle[:8] if contender.bundle else "no bundle")
         labels.append(" ".join(words))
     counts: Counter[str] = Counter()
@@ -119,8 +122,17 @@ def _labels(contenders: Sequence[Contender]) -> list[str]:
     return labels
 
 
-def _same(one: Contender, other: Contender) -> bool:
-    return (one.recipe, _rule(one), one.seed) == (other.recipe, _rule(other), other.seed)
+def _recipe_of(contender: Contender) -> tuple[str | None, str | None]:
+    return contender.recipe, _rule(contender)
+
+
+def _alike(contender: Contender) -> tuple[object, ...]:
+    """What a label tells of a contender, but for its bundle."""
+    return *_recipe_of(contender), contender.seed, _members(contender)
+
+
+def _members(contender: Contender) -> int | None:
+    return contender.members if isinstance(contender, Ensemble) else None
 
 
 def _rule(contender: Contender) -> str | None:

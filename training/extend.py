@@ -34,6 +34,7 @@ from training.dynamics import residuals
 from training.features import FeatureStore, extract_features
 from training.folds import clip_folds, condition_folds
 from training.progress import Advance
+from training.recipe import Backend
 from training.recordings import Recording, training_recordings
 
 Section = SectionModel | CompactSection
@@ -113,6 +114,13 @@ def _mixtures(
     embeddings = _embed(detector, store, advance)[SubSystem.R]
     recipe: Mapping[str, Any] = manifest.recipe
     rule = ThresholdRule(recipe.get("calibration", ThresholdRule.HELD_OUT))
+    fitting = backends.Fitting(
+        seed=_seed(detector.bundle),
+        temporal_maximum_types=tuple(recipe.get("temporal_maximum", ())),
+        regularisation=float(recipe.get("regularisation", REGULARISATION)),
+        backend=Backend(recipe.get("backend", Backend.MIXTURES)),
+        target_smote=manifest.target_smote,
+    )
     sections: dict[SectionKey, Section] = {}
     calibrated: dict[CalibrationKey, Calibration] = {}
     for machine_type in sorted({clip.recording.machine_type for clip in store.clips}):
@@ -128,25 +136,19 @@ def _mixtures(
             embeddings=embeddings[rows][:, members],
             t_max=temporal_maximum(np.asarray(store.log_mels[rows]), mean, deviation),
         )
-        options: dict[str, Any] = {
-            "temporal_maximum_types": tuple(recipe.get("temporal_maximum", ())),
-            "regularisation": float(recipe.get("regularisation", REGULARISATION)),
-            "seed": _seed(detector.bundle),
-            "advance": lambda _: None,
-        }
-        own = backends.fit_sections(training, centers, **options)
+        own = backends.fit_sections(training, centers, fitting, advance=lambda _: None)
         sections |= own
-        calibrated |= calibration.calibrate(
+        folds = condition_folds(training.clips, fitting.seed)
+        scores = calibration.calibration_scores(
             training,
             own,
             centers,
+            fitting,
             rule=rule,
-            percentile=_percentile(detector.bundle),
-            unheard=calibration.LeftOut(
-                condition_folds(training.clips, options["seed"]), [(training.embeddings, centers)] * FOLDS
-            ),
-            **options,
+            unheard=calibration.LeftOut(folds, [(training.embeddings, centers)] * FOLDS),
+            advance=lambda _: None,
         )
+        calibrated |= {place: one.calibration(_percentile(detector.bundle)) for place, one in scores.items()}
     return sections, calibrated
 
 

@@ -190,6 +190,8 @@ class Recipe:
                     f"{', '.join(head.value for head in self.heads)}: set default_loss={self.heads[0].value} and "
                     "loss=none too, or train both."
                 )
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"The recipe {self.name!r} counts {self.epochs} epochs, not steps: set them in another.")
         if self.epochs is not None and self.snapshots > self.epochs:
             raise ValueError(f"{self.snapshots} snapshots cannot be taken of {self.epochs} epochs.")
         if (self.backend is Backend.FOLDS) != bool(self.fold_networks):

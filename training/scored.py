@@ -72,6 +72,14 @@ class Contender(Protocol):
 
 
 @runtime_checkable
+class Ensemble(Protocol):
+    """A contender of several networks, of which a smaller one may stand beside it."""
+
+    members: int
+    """How many score a clip, at most."""
+
+
+@runtime_checkable
 class Descended(Protocol):
     """A contender that knows what it was made from, but for its seed: those of one lineage differ in the seed only."""
 

@@ -32,11 +32,12 @@ async def reload(request: Request, resources: InResources, request_id: RequestId
     No request is dropped, each is answered by one bundle from its beginning to its end, and a bundle that is refused
     changes nothing. A restart serves what took over. Where the answer did not come, `GET /bundle` says what serves.
     """
-    due = deadline(request, LOADING_S)
-    async with resources.admission.until(due):
+    due, sent_by = deadline(request, LOADING_S), deadline(request, resources.settings.request_timeout_s)
+    async with resources.admission.until(sent_by):
         wanted = await read_json(request, ReloadParameters, lambda _: None)  # takes no place: clips may fill all
+    async with resources.admission.until(due):
         resources.check_ready()
-        note(request.scope, bundle=wanted.bundle)
+        note(bundle=wanted.bundle)
         return ReloadAnswer.of(await resources.serving.reload(wanted.bundle), request_id)
 
 

@@ -7,11 +7,13 @@ from service.access import Scope
 from service.adaptation import Target
 from service.requests import deadline
 from service.resources import Loaded
-from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of
+from service.routes.common import InLoaded, InResources, RequestId, needs, problems, query_of, question
 from service.schemas.common import DeviceAnswer
 from service.schemas.inventory import BundleAnswer, DomainAnswer, SectionAnswer, SectionsAnswer
 
-router = APIRouter(tags=["inventory"], dependencies=[needs(Scope.SCORE, Scope.REGISTER, Scope.ADMIN), query_of()])
+router = APIRouter(
+    tags=["inventory"], dependencies=[needs(Scope.SCORE, Scope.REGISTER, Scope.ADMIN), query_of(), question()]
+)
 
 
 @router.get(
@@ -19,7 +21,7 @@ router = APIRouter(tags=["inventory"], dependencies=[needs(Scope.SCORE, Scope.RE
     operation_id="list_sections",
     summary="Every section that can be scored",
     response_model=SectionsAnswer,
-    responses=problems(400, 503, 504),
+    responses=problems(400, 429, 503, 504),
 )
 async def sections(request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId) -> SectionsAnswer:
     """Every machine type and section, its domains, thresholds, calibration and target version."""
@@ -50,7 +52,7 @@ def _section(loaded: Loaded, target: Target) -> SectionAnswer:
     operation_id="get_bundle",
     summary="What is loaded",
     response_model=BundleAnswer,
-    responses=problems(400, 503),
+    responses=problems(400, 429, 503),
 )
 async def bundle(resources: InResources, loaded: InLoaded, request_id: RequestId) -> BundleAnswer:
     """What is loaded, on which device it really runs, and since when.

@@ -76,6 +76,7 @@ async def score(request: Request, resources: InResources, loaded: InLoaded, requ
     due = deadline(request, settings.request_timeout_s)
     with resources.admission.place() as hold:
         async with resources.admission.until(due):
+            loaded.detection.forecast.check(due)  # before the clip is sent
             wanted, audio = await _read(request, loaded, settings.max_upload_bytes, hold)
             return await while_connected(
                 request, _score(resources, loaded, wanted, audio, due=due, request_id=request_id)

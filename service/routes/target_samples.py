@@ -25,7 +25,7 @@ from service.requests import (
     while_connected,
 )
 from service.resources import Loaded
-from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of
+from service.routes.common import InLoaded, InPath, InResources, RequestId, needs, problems, query_of, question
 from service.schemas.target_samples import (
     PreviewParameters,
     RegistrationParameters,
@@ -108,17 +108,19 @@ async def register(
         raise unsupported(request, [MULTIPART])
     with resources.admission.place() as hold:
         async with resources.admission.until(due):
+            loaded.detection.forecast.check(due)  # before the clips are sent
             form = await read_form(request, settings.max_registration_bytes, hold)
             clips = many_files(form)
             wanted = parameters(RegistrationParameters, form.texts)
+            note(machine_type=wanted.machine_type, section=wanted.section)
             key = loaded.find(wanted.machine_type, wanted.section)
             if preview:
+                note(preview=True)
                 work = loaded.adaptation.preview(key, clips, due)
                 response.status_code = status.HTTP_200_OK
             else:
                 work = loaded.adaptation.register(key, clips, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
-            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             return _answer(target, loaded, request_id)
 
 
@@ -127,8 +129,8 @@ async def register(
     operation_id="list_target_samples",
     summary="List registrations",
     response_model=TargetSamplesListing,
-    dependencies=[query_of()],
-    responses=problems(400, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 429, 503, 504),
 )
 async def listing(
     request: Request, resources: InResources, loaded: InLoaded, request_id: RequestId
@@ -145,8 +147,8 @@ async def listing(
     operation_id="get_target_samples",
     summary="A section's target clips",
     response_model=TargetSamplesAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def one(
     *,
@@ -169,8 +171,8 @@ async def one(
     operation_id="delete_target_samples",
     summary="Withdraw a registration",
     response_model=TargetSamplesAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def withdraw(
     *,
@@ -186,7 +188,6 @@ async def withdraw(
     async with resources.admission.until(due):
         key = _known(loaded, machine_type, section)
         target = await loaded.adaptation.withdraw(key, due)
-        note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
         return _answer(target, loaded, request_id)
 
 
@@ -195,8 +196,8 @@ async def withdraw(
     operation_id="list_target_samples_versions",
     summary="A section's registrations, past ones too",
     response_model=TargetVersionsAnswer,
-    dependencies=[query_of()],
-    responses=problems(400, 404, 503, 504),
+    dependencies=[query_of(), question()],
+    responses=problems(400, 404, 429, 503, 504),
 )
 async def versions(
     *,
@@ -249,9 +250,9 @@ async def restore(
     with resources.admission.place() as hold:
         async with resources.admission.until(due):
             version = (await read_json(request, RestoreBody, hold)).version
+            note(restored_from=version)
             work = loaded.adaptation.restore(key, version, idempotency_key=replay_key, deadline=due)
             target = await while_connected(request, work)
-            note(request.scope, machine_type=key.machine_type, section=key.section, version=target.version)
             return _answer(target, loaded, request_id)
 
 

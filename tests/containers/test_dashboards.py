@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 
+from service.access import Access, KeyFile, Scope
 from tests.containers.checkers import DOCKER, ROOT, installed, run
 from tests.service.bundles import FAN_0, FAN_1, make_bundle, sound, wav
 from tests.service.servers import PATIENCE_S, Server, free_port
@@ -85,7 +86,10 @@ def test_rules_and_dashboards_name_metrics_that_the_readme_knows() -> None:
 
 
 class Prometheus:
-    """A Prometheus over the project's configuration and rules, in a hurry: no alert waits, and a second is a minute."""
+    """A Prometheus over the project's configuration and rules, which scrapes by the key in the file `metrics_key`.
+
+    It is in a hurry: no alert waits, rules are evaluated each second, and a fifth of one is a minute to be heard in.
+    """
 
     def __init__(self, folder: Path, target: str) -> None:
         configuration = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())
@@ -93,12 +97,15 @@ class Prometheus:
         rules.mkdir()
         for path in (DOCKER / "prometheus" / "rules").glob("*.yml"):
             hurried = re.sub(r"^( +)(for|keep_firing_for): .*\n", "", path.read_text(), flags=re.MULTILINE)
+            hurried = hurried.replace("[1h:1m]", "[1h:200ms]").replace("[1d:1h]", "[1d:200ms]")
             (rules / path.name).write_text(hurried.replace("interval: 1m", "interval: 1s"))
         configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         configuration["rule_files"] = [f"{rules}/*.yml"]
         del configuration["alerting"]
         (job,) = configuration["scrape_configs"]
-        job["authorization"]["credentials_file"] = str(DOCKER / "secrets" / "metrics-key")
+        self.metrics_key = folder / "metrics-key"
+        self.metrics_key.write_bytes((DOCKER / "secrets" / "metrics-key").read_bytes())
+        job["authorization"]["credentials_file"] = str(self.metrics_key)
         job["static_configs"] = [{"targets": [target]}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
         address = f"127.0.0.1:{free_port()}"
@@ -116,10 +123,10 @@ class Prometheus:
         self.process.wait(PATIENCE_S)
 
     def series(self, query: str) -> int:
-        """How many series a query gives."""
+        """How many series with a number a query gives; what is not a number shows an empty panel."""
         answer = self.client.get("/api/v1/query", params={"query": query})
         assert answer.status_code == 200, f"{query}: {answer.text}"
-        return len(answer.json()["data"]["result"])
+        return sum(one["value"][1] != "NaN" for one in answer.json()["data"]["result"])
 
     def unanswered(self, wanted: list[str], patience_s: float) -> list[str]:
         """The queries that still have no data after a while."""
@@ -131,21 +138,35 @@ class Prometheus:
         return wanted
 
 
-@pytest.fixture
-def watched(tmp_path: Path) -> Iterator[tuple[Server, Prometheus]]:
-    """A service that hoped for a GPU, and a Prometheus that scrapes it."""
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Prometheus]]:
+    """A service that hoped for a GPU and answers to keys alone, and a Prometheus that scrapes it by its own."""
     installed("prometheus", "prometheus")
-    bundle = make_bundle(tmp_path / "bundle")
+    folder = tmp_path_factory.mktemp("watched")
+    bundle = make_bundle(folder / "bundle")
     assert bundle.folder is not None
-    with Server(bundle.folder, tmp_path / "targets.db", tmp_path / "service.log", device="auto") as server:
-        prometheus = Prometheus(tmp_path, f"127.0.0.1:{server.port}")
+    keys = KeyFile(folder / "keys.json")
+    metrics_key = keys.create("prometheus", [Scope.METRICS])
+    settings = {"device": "auto", "access": Access.KEYS, "keys": folder / "keys.json"}
+    with Server(bundle.folder, folder / "targets.db", folder / "service.log", **settings) as server:
+        server.client.headers["Authorization"] = f"Bearer {keys.create('recorder', [Scope.SCORE, Scope.REGISTER])}"
+        prometheus = Prometheus(folder, f"127.0.0.1:{server.port}")
         try:
+            assert prometheus.unanswered(['up{job="earwitness"} == 0'], PATIENCE_S) == [], "the placeholder is no key"
+            prometheus.metrics_key.write_text(metrics_key)
             yield server, prometheus
         finally:
             prometheus.close()
 
 
-def test_every_query_returns_data(watched: tuple[Server, Prometheus]) -> None:
+def test_prometheus_scrapes_by_a_key_of_its_own(watched: tuple[Server, Prometheus]) -> None:
+    """With one of the scope metrics in its file; not with that of a recorder, which is told so."""
+    server, prometheus = watched
+    assert prometheus.unanswered(['up{job="earwitness"} == 1'], PATIENCE_S) == []
+    assert server.client.get("/metrics").status_code == 403
+
+
+def test_every_query_returns_numbers(watched: tuple[Server, Prometheus]) -> None:
     """After a day's number of clips, one of them quiet, and a registration."""
     server, prometheus = watched
     assert prometheus.unanswered(['earwitness_decisions_total{machine_type="fan"} == 0'], PATIENCE_S) == []

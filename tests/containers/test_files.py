@@ -1,13 +1,19 @@
 """The files under docker/ in the hands of the programs that read them, without an engine."""
 
 import re
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 import yaml
 
 from tests.containers.checkers import DOCKER, ROOT, installed, run
+from tests.service.servers import PATIENCE_S, free_port
 
 RULES = sorted((DOCKER / "prometheus" / "rules").glob("*.yml"))
 COMPOSE = (ROOT / "docker-compose.yml", DOCKER / "gpu.yml", DOCKER / "postgres.yml")
@@ -51,7 +57,9 @@ def test_nothing_is_published_beyond_loopback_and_everything_is_confined() -> No
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["deploy"]["resources"]["limits"]["pids"] > 0, name
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits["pids"] > 0, name
+        assert limits["memory"], name
 
 
 def test_no_secret_stands_in_a_file() -> None:
@@ -77,6 +85,63 @@ def test_alertmanager() -> None:
     route = yaml.safe_load(configuration.read_text())["route"]
     assert route["group_by"] == ["machine_type", "section"]
     assert "routes" not in route
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[httpx.Client]:
+    """An Alertmanager over the project's configuration."""
+    program = installed("prometheus-alertmanager", "prometheus-alertmanager")
+    address = f"127.0.0.1:{free_port()}"
+    options = [f"--config.file={DOCKER}/alertmanager/alertmanager.yml", f"--storage.path={tmp_path}/data"]
+    options += [f"--web.listen-address={address}", "--cluster.listen-address="]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([program, *options], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        with httpx.Client(base_url=f"http://{address}/api/v2", timeout=PATIENCE_S, trust_env=False) as client:
+            until = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    client.get("/status")
+                    break
+                except httpx.TransportError:
+                    assert process.poll() is None, (tmp_path / "log").read_text()
+                    assert time.monotonic() < until, (tmp_path / "log").read_text()
+                    time.sleep(0.05)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def test_an_alert_that_another_explains_is_not_told(alertmanager: httpx.Client) -> None:
+    """By an instance that is down what is said of that instance, by the last one machines not heard, and no more.
+
+    The labels are those that the rules give (`docker/prometheus/tests`, `test_alerts.py`).
+    """
+
+    def told(*alerts: dict[str, str]) -> list[dict[str, str]]:
+        """Those of the alerts that are left when they fire together."""
+        assert alertmanager.post("/alerts", json=[{"labels": labels} for labels in alerts]).status_code == 200
+        known = alertmanager.get("/alerts").json()
+        ended = [{"labels": labels, "endsAt": "2020-01-01T00:00:00Z"} for labels in alerts]
+        assert alertmanager.post("/alerts", json=ended).status_code == 200
+        left = [one["labels"] for one in known if not one["status"]["inhibitedBy"]]
+        return [labels for labels in alerts if labels in left]
+
+    fan = {"machine_type": "fan", "section": "00"}
+    down = {"alertname": "EarwitnessDown", "instance": "a", "job": "earwitness"}
+    none_answers = {"alertname": "EarwitnessDown"}
+    errors = {"alertname": "EarwitnessErrors", "instance": "a"}
+    slow_elsewhere = {"alertname": "EarwitnessSlow", "instance": "b"}
+    not_heard = {"alertname": "MachineNotHeard", **fan}
+    never_heard = {"alertname": "MachineNeverHeard", **fan, "section": "01"}
+    wrong = {"alertname": "MachineSoundsWrong", **fan, "domain": "source"}
+    drifts = {"alertname": "MachineDrifts", **fan, "domain": "source"}
+    drifts_in_target = {**drifts, "domain": "target"}
+    assert told(down, errors, slow_elsewhere, not_heard) == [down, slow_elsewhere, not_heard]
+    assert told(down, none_answers, errors, not_heard, never_heard) == [down, none_answers]
+    assert told(wrong, drifts, drifts_in_target, not_heard) == [wrong, drifts_in_target, not_heard]
+    assert told(drifts, errors, never_heard) == [drifts, errors, never_heard]
 
 
 def test_each_alert_has_its_line_in_the_readme() -> None:

@@ -9,9 +9,11 @@ out; its files are checked by ``tests/containers/test_dashboards.py``.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -39,10 +41,17 @@ def free_port() -> str:
 
 PORTS = {name: free_port() for name in ("EARWITNESS", "PROMETHEUS", "ALERTMANAGER", "GRAFANA")}
 SERVICE, PROMETHEUS, ALERTMANAGER = (f"http://127.0.0.1:{port}" for port in list(PORTS.values())[:3])
-os.environ |= {f"{name}_PUBLISHED_PORT": port for name, port in PORTS.items()}
-# a project and tags of its own: one that runs on this machine already is not touched
-os.environ |= {"COMPOSE_PROJECT_NAME": "earwitness-walk", "EARWITNESS_TAG": "walk", "EARWITNESS_DEVICE": "auto"}
-os.environ |= {"DOCKER_BUILDKIT": "0"} if STAND_INS else {}
+IMAGE = "earwitness-service:walk"
+# What this shell has set for an Earwitness of its own is left out, as `--env-file` leaves out what .env has; a project
+# and a tag of the walk's own touch none that runs on this machine already.
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not re.match(r"EARWITNESS_|COMPOSE_|RECORDINGS$", name)},
+    **{f"{name}_PUBLISHED_PORT": port for name, port in PORTS.items()},
+    "COMPOSE_PROJECT_NAME": "earwitness-walk",
+    "EARWITNESS_TAG": "walk",
+    "EARWITNESS_DEVICE": "auto",
+    **({"DOCKER_BUILDKIT": "0"} if STAND_INS else {}),
+}
 
 
 def say(sentence: str) -> None:
@@ -53,7 +62,7 @@ def say(sentence: str) -> None:
 def run(*command: str, status: int = 0, **environment: str) -> str:
     """What a command prints; an error with all of it for another exit status."""
     result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, text=True, capture_output=True, check=False
+        command, cwd=ROOT, env=ENVIRONMENT | environment, text=True, capture_output=True, check=False
     )
     words = result.stdout + result.stderr
     assert result.returncode == status, f"{' '.join(command)} ended with {result.returncode}:\n{words}"
@@ -63,7 +72,7 @@ def run(*command: str, status: int = 0, **environment: str) -> str:
 def compose(*arguments: str, files: tuple[str, ...] = (), status: int = 0, **environment: str) -> str:
     """What `docker compose` prints, of the project's file and those that override it."""
     chosen = [word for file in ("docker-compose.yml", *files) for word in ("-f", file)]
-    return run("docker", "compose", *chosen, *arguments, status=status, **environment)
+    return run("docker", "compose", "--env-file", os.devnull, *chosen, *arguments, status=status, **environment)
 
 
 def ask(url: str, body: bytes | None = None, content_type: str = "audio/wav") -> Any:
@@ -110,7 +119,7 @@ def container(service: str) -> str:
 def starts() -> None:
     """Built, up, ready; nobody but its own user, and nothing but its volumes to write to."""
     compose("build", "service")
-    size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", "earwitness-service:walk"))
+    size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE))
     say(f"the image of the service is built: {size / 1e6:.0f} MB with its base")
     assert size < 700e6
     services = ["service", "prometheus", "alertmanager", "webhook"] + ([] if STAND_INS else ["grafana"])
@@ -177,33 +186,55 @@ def stops() -> None:
     say("SIGTERM ends the service with 0")
 
 
-def overrides() -> None:
-    """The files for PostgreSQL and for a GPU fit the first one; a GPU that is not there is refused, or done without."""
+def refuses() -> None:
+    """A sentence, and no start: for a secret that its reader may not read, and for a GPU that is not there."""
+    unreadable = "error: user 65534 of this container cannot read /run/secrets/"
+    refused: dict[tuple[str, tuple[str, ...]], str] = {
+        ("prometheus", ()): f"{unreadable}metrics-key. Give the file mode 644",
+        ("alertmanager", ()): f"{unreadable}webhook-token. Give the file mode 644",
+        ("service", ("docker/postgres.yml",)): "error: /run/secrets/pgpass must belong to user 10001",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for secret in ("metrics-key", "webhook-token", "pgpass"):
+            (Path(folder) / secret).touch(0o600)
+        for (service, files), sentence in refused.items():
+            words = compose("run", "--rm", "-T", "--no-deps", service, files=files, status=1, EARWITNESS_SECRETS=folder)
+            assert sentence in words, words
+    say("a secret that its reader cannot read is refused")
     for file in ("docker/postgres.yml", "docker/gpu.yml"):
         compose("config", "--quiet", files=(file,))
     compose("--profile", "training", "config", "--quiet")
     say("docker/gpu.yml and docker/postgres.yml configure")
+    if STAND_INS:  # without the stub of NVIDIA's hook, the engine itself refuses
+        words = compose("run", "--rm", "-T", "service", files=("docker/gpu.yml",), status=2, EARWITNESS_DEVICE="cuda")
+        assert "error: The installed onnxruntime has no CUDA." in words, words
+        say("without a GPU, device cuda refuses to start with 2")
+
+
+def falls_back() -> None:
+    """Without a GPU, docker/gpu.yml serves with device auto, and says so."""
     if not STAND_INS:
-        return  # without the stub of NVIDIA's hook, the engine itself refuses
+        return
     gpu = ("docker/gpu.yml",)
-    words = compose("run", "--rm", "-T", "service", files=gpu, status=2, EARWITNESS_DEVICE="cuda")
-    assert "error: The installed onnxruntime has no CUDA." in words, words
     compose("up", "-d", "--wait", "--no-build", "--no-deps", "--pull", "never", "service", files=gpu)
     device = wait_for("ready under docker/gpu.yml", lambda: ask(f"{SERVICE}/readyz"))["device"]
     assert (device["requested"], device["running"], device["fallback"]) == ("auto", "cpu", True), device
-    say("without a GPU, device cuda refuses to start with 2, and auto falls back and says so")
+    say("and auto falls back and says so")
 
 
 def main() -> int:
     """Walk; whatever happens, nothing is left behind."""
     try:
-        for step in (starts, scores, is_watched, survives, stops, overrides):
+        # what is refused meanwhile takes the time that the alert needs to fire
+        for step in (starts, scores, refuses, is_watched, survives, stops, falls_back):
             step()
     except BaseException:
         print(compose("logs", "--tail", "50", files=("tests/containers/webhook.yml",)), file=sys.stderr)
         raise
     finally:
         compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
+        if run("docker", "image", "ls", "--quiet", IMAGE):
+            run("docker", "image", "rm", "--force", IMAGE)
     say("down")
     return 0
 

@@ -18,9 +18,9 @@ from models.scoring import (
     MemberModel,
     SectionModel,
     Terms,
-    attribute_term,
     decision_score,
     score_section,
+    section_and_attribute_terms,
     section_term,
     target_term,
     temporal_maximum_term,
@@ -199,7 +199,7 @@ def test_adding_an_attribute_mixture_never_raises_a_score(seed: int, sizes: list
     for count, mixture in enumerate(mixtures.values(), start=1):
         some = dict(list(mixtures.items())[:count])
         components += mixture.n_components
-        found = attribute_term(SectionModel((MemberModel(section, some, None),), None), x[:, None])
+        _, found = section_and_attribute_terms(SectionModel((MemberModel(section, some, None),), None), x[:, None])
         assert found is not None
         term = found[:, 0]
         np.testing.assert_allclose(term, -likelihoods[:, :components].max(axis=1), rtol=0, atol=ROUNDING)
@@ -219,7 +219,7 @@ def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
     model = SectionModel((member,), None)
     near, far = (section_term(model, sign * section[:, None])[0, 0] for sign in (1.0, -1.0))
     assert near < far
-    attribute = attribute_term(model, np.stack([fast, -fast]))
+    _, attribute = section_and_attribute_terms(model, np.stack([fast, -fast]))
     assert attribute is not None
     assert attribute[0, 0] < attribute[1, 0]
     near, far = (target_term([member.target], sign * target[:, None])[0, 0] for sign in (1.0, -1.0))
@@ -245,8 +245,9 @@ def test_a_sections_factors_are_held_once(case: Case) -> None:
     for member in model.members:
         for mixture in (member.section, *member.attributes.values()):
             assert isinstance(mixture, Mixture)
-            assert mixture.factors is mixture.components.factors
-            assert mixture.factors.base is not None
+            assert mixture.factors is mixture.components.factors[0]
+            for array in (mixture.factors, mixture.components.means[0]):
+                assert array.base is not None
 
 
 def test_mixtures_of_two_precisions_are_not_joined() -> None:

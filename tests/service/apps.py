@@ -18,7 +18,7 @@ async def running_app(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClie
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://earwitness") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
         asyncio.timeout(PATIENCE_S),
     ):
         while "still loading" in (await client.get("/readyz")).text:

@@ -6,6 +6,7 @@ import pytest
 
 from models.bundle import Bundle, write_bundle
 from tests.service.bundles import FAN_0, FAN_1, make_bundle
+from tests.service.collectors import Collector
 from tests.service.postgres import Postgres, running_postgres
 from tests.service.servers import Server
 
@@ -63,3 +64,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'targets.db'}"
     return str(request.getfixturevalue("postgres").new_database())
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of traces of the test's own."""
+    collector = Collector()
+    yield collector
+    collector.close()

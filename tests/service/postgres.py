@@ -5,6 +5,8 @@ because PostgreSQL refuses to run as root.
 """
 
 import itertools
+import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,20 @@ class Postgres:
     def start(self) -> None:
         """Go on with the same databases."""
         self._server.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stand still for as long as the block runs: connections stay, and whoever asks hears nothing."""
+        first = self._server.get_pid()
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        every = [first, *map(int, children)]
+        for process in every:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in every:
+                os.kill(process, signal.SIGCONT)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Server:
             "EARWITNESS_THREADS": "2",
             **{f"EARWITNESS_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self._command = [sys.executable, "-m", module, "serve", "--bundle", str(bundle), "--port", str(self.port)]
+        self.command = [sys.executable, "-m", module, "serve", "--bundle", str(bundle), "--port", str(self.port)]
         self.process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
@@ -52,7 +52,7 @@ class Server:
         """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, cwd=REPOSITORY, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                self.command, cwd=REPOSITORY, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def start(self) -> Self:

@@ -21,6 +21,7 @@ from models.bundle import Bundle, write_bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain
+from service.alarms import alarm_share
 from service.app import create_app
 from service.settings import Settings, unknown_variables
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
@@ -42,7 +43,7 @@ async def running(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://earwitness") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield client
 
@@ -200,6 +201,7 @@ def test_sigterm_finishes_what_is_in_hand(bundle_folder: Path, tmp_path: Path) -
         assert upload.answer().json()["decision"] == "normal"
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
+    assert "hangs" not in server.log.read_text()  # it was its own end
 
 
 def test_a_drain_that_runs_out_of_time_tells_who_waits(bundle_folder: Path, tmp_path: Path) -> None:
@@ -289,19 +291,28 @@ def test_paths_that_clients_invent_are_no_labels(server: Server) -> None:
     }
 
 
-def test_the_age_of_target_clips_is_exported(server: Server) -> None:
-    """From their registration to their withdrawal."""
-    age = labelled("earwitness_target_samples_age_seconds", machine_type="fan", section="01", domain="target")
-    assert age not in samples(server)
+def test_what_is_registered_is_exported(server: Server) -> None:
+    """Its age, and which share of target clips is an alarm by its number of clips, until it is withdrawn."""
+    target = {"machine_type": "fan", "section": "01", "domain": "target"}
+    age = labelled("earwitness_target_samples_age_seconds", **target)
+    rate = labelled("earwitness_false_alarm_rate", **target)
+    shares = {window: labelled("earwitness_alarm_share", **target, window=window) for window in ("1h", "24h")}
+    assert not samples(server).keys() & {age, rate, *shares.values()}
     answer = server.client.post(
         "/target-samples",
         data={"machine_type": "fan", "section": "01"},
         files=[("audio", (f"{n}.wav", wav(sound(FAN_1, n, target=True)))) for n in range(3)],
     )
     assert answer.status_code == 201
-    assert 0 <= samples(server)[age] < 60
+    exported = samples(server)
+    assert 0 <= exported[age] < 60
+    assert exported[rate] == pytest.approx(0.1)
+    for window, name in shares.items():
+        assert exported[name] == pytest.approx(alarm_share(3, 0.1, window))
+        source = {**target, "domain": "source"}
+        assert exported[labelled("earwitness_alarm_share", **source, window=window)] < exported[name]
     server.client.delete("/target-samples/fan/01")
-    assert age not in samples(server)
+    assert not samples(server).keys() & {age, rate, *shares.values()}
 
 
 def test_every_setting_is_described() -> None:

@@ -296,14 +296,16 @@ def test_a_passed_deadline_is_told(server: Server) -> None:
         check(upload.answer(), 504, "deadline-passed", "X-Request-Timeout-Ms")
 
 
-LINE = b"POST /score?machine_type=fan&section=00&domain=source HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+LINE = (
+    b"POST /score?machine_type=fan&section=00&domain=source HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n"
+)
 NO_HTTP = {
     "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "a length that is none": LINE + b"Content-Length: abc\r\n\r\n",
     "a negative length": LINE + b"Content-Length: -5\r\n\r\n",
     "two lengths": LINE + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
     "a broken chunk": LINE + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
-    "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a header of a megabyte": LINE + b"X-Long: " + b"a" * MIB,
     "headers without an end": LINE + b"X-One: b\r\n" * 100_000,
 }
@@ -337,7 +339,9 @@ def test_what_is_no_request_gets_a_problem(server: Server, case: str) -> None:
 def test_trailers_without_an_end_are_not_kept(server: Server, path: str) -> None:
     """Neither where the body is waited for nor where the answer does not need it: the connection is closed."""
     head = f"POST {path}" if "?" in path else f"GET {path}"
-    head += " HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nR\r\n0\r\n"
+    head += (
+        " HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nR\r\n0\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
         connection.sendall(head.encode())
         with pytest.raises(ConnectionError):
@@ -366,18 +370,24 @@ def test_one_more_than_can_be_held_is_sent_away(bundle_folder: Path, tmp_path: P
         def post() -> httpx.Response:
             return small.client.post("/score", params=FIELDS, content=GOOD, headers={"Content-Type": "audio/wav"})
 
+        def exported() -> set[str]:
+            return set(small.client.get("/metrics").text.splitlines())
+
         with closing(Upload(small, FIELDS, len(GOOD))) as holder:
             answer = post()
             check(answer, 429, "queue-full", "1 requests")
             assert int(answer.headers["Retry-After"]) >= 1
+            # the alert that the queue is nearly full sees it, though nothing waits for the networks
+            assert {"earwitness_requests_in_hand 1.0", "earwitness_queue_depth 0.0"} <= exported()
             holder.send(GOOD)
             assert holder.answer().status_code == 200
+        assert "earwitness_requests_in_hand 0.0" in exported()
         assert post().status_code == 200
 
         with closing(Upload(small, FIELDS, 99_999)) as leaver:
             leaver.send(GOOD[:500])
         until = time.monotonic() + PATIENCE_S
-        while 'outcome="cancelled",route="/score"} 1.0' not in small.client.get("/metrics").text:
+        while 'earwitness_requests_total{outcome="cancelled",route="/score"} 1.0' not in exported():
             assert time.monotonic() < until
             time.sleep(0.01)
         assert post().status_code == 200

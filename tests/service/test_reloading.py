@@ -1,8 +1,10 @@
 """Another bundle takes over while the service runs: no request is dropped, and a bad bundle changes nothing."""
 
 import asyncio
+import errno
 import gc
 import json
+import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +19,7 @@ from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.vocabulary import Domain, SectionKey
+from service.audit import user_name
 from service.errors import StoreError
 from service.loading import load_bundle
 from service.promotion import PromotionFile
@@ -24,6 +27,7 @@ from service.resources import Loaded, Resources
 from service.settings import Settings
 from tests.service.apps import running_app
 from tests.service.bundles import FAN_0, FAN_1, PUMP, sound, wav
+from tests.service.postgres import Postgres
 from tests.service.servers import PATIENCE_S, Server
 
 FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
@@ -317,7 +321,9 @@ def test_a_rollback_goes_back_and_forth(settings: Settings, bundles: dict[str, B
     assert asyncio.run(restart(settings)) == second
 
 
-def test_a_promotion_that_cannot_be_kept_or_read_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_a_promotion_that_cannot_be_kept_or_read_is_told(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """503, and the bundle is not changed; at the start the service refuses rather than serve another bundle."""
     nowhere = settings.model_copy(update={"promotion": Path("/dev/null/promoted.json")})
     damaged = settings.model_copy(update={"promotion": tmp_path / "damaged.json"})
@@ -337,9 +343,37 @@ def test_a_promotion_that_cannot_be_kept_or_read_is_told(settings: Settings, tmp
             assert "EARWITNESS_PROMOTION" in told["detail"]
             assert "second" not in str(resources.loaded.folder)
             settings.promotion_file.rmdir()
+            with monkeypatch.context() as failing:
+                failing.setattr("models.folders.sync_folder", no_sync)
+                told = problem(await reload(client, "second"), 503, "promotion-not-kept")
+            assert "the bundle was not changed" in told["detail"]
+            assert not settings.promotion_file.exists()  # or a restart would change it
             assert (await reload(client, "second")).status_code == 200
 
     asyncio.run(scenario())
+
+
+def no_sync(_folder: Path) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_promotion_is_kept_where_the_database_is_no_file(
+    settings: Settings, bundles: dict[str, Bundle], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In data/promoted.json of the folder that the service is started in."""
+    monkeypatch.chdir(tmp_path)
+    url = postgres.new_database()
+    with_server = Settings(**{**settings.model_dump(), "database": url})
+    assert with_server.promotion_file == tmp_path / "data" / "promoted.json"
+
+    async def scenario() -> None:
+        async with running(with_server) as (client, _):
+            assert (await reload(client, "second")).status_code == 200
+        async with running(with_server) as (_, resources):
+            assert resources.loaded.bundle_id == bundles["second"].id
+
+    asyncio.run(scenario())
+    assert json.loads((tmp_path / "data" / "promoted.json").read_bytes())["bundle"] == "second"
 
 
 @pytest.fixture
@@ -359,9 +393,13 @@ def point(link: Path, to: Path) -> None:
 
 
 def test_a_watched_link_is_followed(
-    settings: Settings, bundles: dict[str, Bundle], link: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    bundles: dict[str, Bundle],
+    link: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """To a good bundle; past a bad one, and past none at all; and it alone says what serves."""
+    """To a good bundle; past a bad one, and past none at all; and it alone says what serves. Each time is audited."""
     monkeypatch.setattr("service.serving.LOOK_S", 0.02)
     watching = settings.model_copy(update={"bundle": link, "watch": True})
     folder = settings.bundles_dir
@@ -383,6 +421,13 @@ def test_a_watched_link_is_followed(
 
     asyncio.run(scenario())
     assert not watching.promotion_file.exists()
+    swaps = [record.getMessage() for record in caplog.records if record.name == "service.audit"][2:]
+    begin = f"serve --watch user={user_name()} folder={link} "
+    ids = {name: bundles[name].id for name in ("first", "second")}
+    assert swaps == [
+        *[f"{begin}outcome=unchanged"] * 3,
+        f"{begin}bundle_id={ids['second']} replaced={ids['first']} outcome=changed",
+    ]
 
 
 async def refusals(client: httpx.AsyncClient) -> str:

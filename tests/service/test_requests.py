@@ -10,9 +10,10 @@ from fastapi import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from service.admission import Admission
-from service.errors import ClientGone, DeadlinePassed
+from service.errors import ClientGone, DeadlinePassed, MalformedRequest
 from service.middleware import RequestContext
-from service.requests import read_audio, read_form, while_connected
+from service.requests import read_audio, read_form, read_json, while_connected
+from service.schemas.target_samples import RestoreBody
 from service.telemetry import Metrics
 
 MIB = 1024 * 1024
@@ -53,6 +54,29 @@ def test_work_for_a_client_that_left_is_cancelled() -> None:
 
     asyncio.run(scenario())
     assert work.cancelled
+
+
+@pytest.mark.parametrize(
+    ("body", "repeated"),
+    [
+        (b'{"version": 2}', None),
+        (b'{"version": 1, "version": 2}', "version"),
+        (b'{"version": 2, "\\u0076ersion": 2}', "version"),
+    ],
+)
+def test_a_json_body_says_each_name_once(body: bytes, repeated: str | None) -> None:
+    """Of two, one would be ignored in silence: which, parsers do not agree on."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    one = Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+    with Admission(1, 1).place() as hold:
+        if repeated is None:
+            assert asyncio.run(read_json(one, RestoreBody, hold)).version == 2
+        else:
+            with pytest.raises(MalformedRequest, match=f"more than once: {repeated}"):
+                asyncio.run(read_json(one, RestoreBody, hold))
 
 
 def test_work_for_a_client_that_waits_gives_its_result() -> None:

@@ -1,11 +1,13 @@
 """The stores of target clips: one contract over SQLite and PostgreSQL, and what each has of its own."""
 
+import asyncio
 import hashlib
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ import service.databases
 from models.vocabulary import SectionKey
 from service.databases import REVISION, exists
 from service.errors import IdempotencyConflict, StoreError, TargetClipsUnusable, UnknownTargetVersion
+from service.registered import Registered
+from service.retention import RETENTION, Retention
+from service.settings import Settings
 from service.tables import metadata
 from service.targets import Idempotency, Sample, Standing, State, TargetStore
 from tests.service.bundles import FAN_0, FAN_1, PUMP
@@ -65,12 +70,33 @@ def test_every_change_is_counted_and_returns_the_state_after_it(url: str) -> Non
     with TargetStore(url) as ours, TargetStore(url) as theirs:
         first, after_first = ours.register(PUMP, rows(b"one"))
         second, after_second = theirs.register(FAN_1, rows(b"two"))
-        assert (after_first.changes, after_second.changes) == (1, 2)
+        assert 0 < after_first.changes < after_second.changes
         assert after_second.in_force == (second, first)
         assert state(ours) == after_second
-        assert ours.state(unless=2) is None
-        assert ours.state(unless=1) == after_second
-        assert theirs.withdraw(PUMP) == (True, State(3, (second,)))
+        assert ours.state(unless=after_second.changes) is None
+        assert ours.state(unless=after_first.changes) == after_second
+        withdrawn, after_third = theirs.withdraw(PUMP)
+        assert withdrawn
+        assert after_third == State(after_third.changes, (second,))
+        assert after_third.changes > after_second.changes
+
+
+def test_a_clock_that_goes_back_does_not_take_the_count_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that stands still give two changes one number."""
+    with TargetStore(url) as store:
+        before = store.register(FAN_0, rows(b"one"))[1].changes
+        monkeypatch.setattr("time.time_ns", lambda: 10**9)
+        assert [store.register(FAN_0, rows(b"one"))[1].changes for _ in range(2)] == [before + 1, before + 2]
+
+
+def test_a_count_that_a_backup_took_back_does_not_come_to_where_it_was(url: str) -> None:
+    """Or an instance would take other registrations for those it knows."""
+    with TargetStore(url) as store:
+        store.register(FAN_0, rows(b"one"))
+        known = store.register(FAN_0, rows(b"two"))[1]
+        change(url, f"UPDATE changes SET number = {known.changes - 1}")
+        store.register(FAN_0, rows(b"three"))
+        assert store.state(unless=known.changes) is not None
 
 
 def test_it_gives_each_of_many_writers_a_version(url: str) -> None:
@@ -80,7 +106,6 @@ def test_it_gives_each_of_many_writers_a_version(url: str) -> None:
         written = pool.map(lambda n: stores[n].register(FAN_0, rows(bytes([n])))[0].version, range(24))
         assert sorted(written) == list(range(1, 25))
         assert [one.version for one in state(ours).in_force] == [24]
-        assert state(theirs).changes == 24
 
 
 def test_a_reader_sees_one_moment(url: str) -> None:
@@ -111,6 +136,86 @@ def test_it_knows_its_idempotency_keys(url: str) -> None:
         assert state(store).in_force == (first,)
         restored, _ = store.restore(FAN_0, 1, idempotency=Idempotency("again", "c"))
         assert store.restore(FAN_0, 1, idempotency=Idempotency("again", "c"))[0] == restored
+
+
+def test_it_keeps_as_many_versions_of_a_section_as_it_should(url: str) -> None:
+    """The newest, and what a repeated request asks for; the count goes on, and other sections lose nothing."""
+    with TargetStore(url) as store:
+        for content in (b"1", b"2", b"3", b"4"):
+            store.register(FAN_0, rows(content))
+        store.register(FAN_1, rows(b"other"), idempotency=Idempotency("key", "a"))
+        store.register(FAN_1, rows(b"another"))
+    with TargetStore(url, retention=Retention(versions=2)) as store:
+        assert len(store.versions(FAN_0)) == 4
+        gone = store.versions(FAN_0)[1]
+        restored, _ = store.restore(FAN_0, 1)
+        assert [one.version for one in store.versions(FAN_0)] == [5, 4]
+        assert store.audio(restored) == [b"1"]
+        with pytest.raises(UnknownTargetVersion, match=r"version 1. There are 4, 5"):
+            store.restore(FAN_0, 1)
+        with pytest.raises(StoreError, match=r"version 3 of fan 00 is no longer kept.*again"):
+            store.audio(gone)
+        store.withdraw(FAN_0)
+        assert store.register(FAN_0, rows(b"6"))[0].version == 6
+        assert [one.version for one in store.versions(FAN_0)] == [6, 5]
+        store.register(FAN_1, rows(b"third"))
+        assert [one.version for one in store.versions(FAN_1)] == [3, 2, 1]
+        assert store.replayed(Idempotency("key", "a")) == store.version(FAN_1, 1)
+        with store._database.reading() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM clips")) == 5
+
+
+def test_what_is_in_force_is_kept_however_old_it_is(url: str) -> None:
+    """Also where it is not the newest."""
+    with TargetStore(url, retention=Retention(versions=1)) as store:
+        old, _ = store.register(FAN_0, rows(b"1"), idempotency=Idempotency("key", "a"))
+        store.register(FAN_0, rows(b"2"))
+        change(url, f"UPDATE in_force SET registration_id = {old.id}")
+        change(url, "DELETE FROM idempotency_keys")
+        with store._database.writing() as connection:
+            store._retention.forget_versions(connection, {"machine_type": "fan", "section": "00", "domain": "target"})
+        assert [one.version for one in store.versions(FAN_0)] == [2, 1]
+        assert store.audio(old) == [b"1"]
+
+
+def test_an_idempotency_key_is_known_for_so_long(url: str) -> None:
+    """Then it may be used for another request, and the version that it made goes with the others."""
+    with TargetStore(url, retention=Retention(versions=1, keys_s=3600.0)) as store:
+        for minutes, known in ((59, True), (61, False)):
+            store.register(FAN_0, rows(b"one"), idempotency=Idempotency("key", "a"))
+            at = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+            change(url, f"UPDATE registrations SET registered_at = '{at}'")
+            assert (store.replayed(Idempotency("key", "a")) is not None) == known
+        assert store.register(FAN_1, rows(b"one"), idempotency=Idempotency("key", "b"))[0].version == 1
+        assert store.register(FAN_0, rows(b"two"))[0].version == 2
+        assert [one.version for one in store.versions(FAN_0)] == [2]
+
+
+def test_settings_say_what_a_store_keeps_by_itself() -> None:
+    """In one place more, which must agree: settings are read by commands that need no database."""
+    settings = Settings()
+    assert Retention(settings.versions_kept, settings.idempotency_keys_s) == RETENTION
+
+
+def test_a_version_that_is_known_to_have_been_is_not_given_again(url: str) -> None:
+    """A backup took the database's place under an instance that goes on: it knows what it has answered."""
+
+    async def scenario(store: TargetStore) -> None:
+        with closing(await Registered(store).open()) as registered:
+            for content in (b"one", b"two", b"three"):
+                await registered.register(FAN_0, rows(content), idempotency=None)
+            first = store.version(FAN_0, 1)
+            change(url, f"UPDATE in_force SET registration_id = {first.id}")
+            change(url, f"DELETE FROM clips WHERE registration_id > {first.id}")
+            change(url, f"DELETE FROM registrations WHERE id > {first.id}")
+            change(url, "UPDATE changes SET number = 1")
+            await registered.refresh()
+            assert [one.version for one in registered.all] == [1]
+            assert (await registered.register(FAN_0, rows(b"four"), idempotency=None)).version == 4
+            assert (await registered.restore(FAN_0, 1, idempotency=None)).version == 5
+
+    with TargetStore(url) as store:
+        asyncio.run(scenario(store))
 
 
 def test_it_knows_what_became_of_a_registration(url: str) -> None:
@@ -202,7 +307,7 @@ def test_a_database_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(FIRST_RELEASE.read_text())
     for _ in range(2):
-        with TargetStore(f"sqlite:///{file}") as store:
+        with TargetStore(f"sqlite:///{file}", retention=Retention(keys_s=1e9)) as store:
             fan, pump = SectionKey("fan", "00"), SectionKey("pump", "00")
             (current,) = state(store).in_force
             assert (current.key, current.version, current.registered_at.isoformat()[:10]) == (fan, 2, "2026-11-24")
@@ -280,6 +385,28 @@ def test_a_file_that_was_replaced_is_not_written(tmp_path: Path) -> None:
             store.state()
 
 
+@pytest.mark.parametrize(
+    ("pragma", "said"), [("max_page_count = {}", "disk is full"), ("query_only = ON", "readonly database")]
+)
+def test_a_disk_that_is_full_or_read_only_leaves_what_was_there(tmp_path: Path, pragma: str, said: str) -> None:
+    """A sentence, nothing half written, and it goes on when there is space again."""
+    with TargetStore(f"sqlite:///{tmp_path / 'targets.db'}") as store:
+        store.register(FAN_0, rows(b"one"))
+        before = state(store)
+        engine = store._database.engine
+        with engine.connect() as connection:  # the pool's only one
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA {pragma.format(pages + 10)}")
+        for _ in range(2):
+            with pytest.raises(StoreError, match=rf"{said}.*space on its disk") as refused:
+                store.register(FAN_0, rows(b"two", bytes(100_000)))
+            assert not refused.value.in_doubt
+        assert state(store) == before
+        assert [len(one.samples) for one in store.versions(FAN_0)] == [1]
+        engine.dispose()
+        assert store.register(FAN_0, rows(b"two", bytes(100_000)))[0].version == 2
+
+
 def test_commits_are_durable(tmp_path: Path) -> None:
     """Write-ahead log, synced at each commit."""
     with (
@@ -309,6 +436,42 @@ def test_a_writer_does_not_wait_for_another_programs_lock_for_ever(postgres: Pos
             with pytest.raises(StoreError, match="lock timeout"):
                 store.register(FAN_0, rows(b"one"))
         assert store.register(FAN_0, rows(b"one"))[0].version == 1
+
+
+@pytest.mark.parametrize(
+    ("configured", "used"), [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")]
+)
+def test_a_commit_waits_for_the_disk_whatever_the_server_would_do(
+    postgres: Postgres, configured: str, used: str
+) -> None:
+    """A server that would answer before is told not to; one that waits for more is left alone. So with isolation."""
+    url = postgres.new_database()
+    for setting in (f"synchronous_commit = {configured}", "default_transaction_isolation = serializable"):
+        execute(url, f"DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting}', current_database()); END $$")
+    with TargetStore(url) as store, store._database.writing() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == used
+        assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_commit_that_the_server_dies_of_is_in_doubt(postgres: Postgres, dies: bool) -> None:
+    """Nobody knows whether it was done, and the error says so; one that the server refuses was not."""
+    url = postgres.new_database()
+    with TargetStore(url) as store:
+        end = "PERFORM pg_terminate_backend(pg_backend_pid())" if dies else "RAISE 'no'"
+        execute(
+            url, f"CREATE FUNCTION finish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {end}; RETURN NULL; END $$"
+        )
+        execute(
+            url,
+            "CREATE CONSTRAINT TRIGGER at_the_commit AFTER INSERT ON clips DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+            "EXECUTE FUNCTION finish()",
+        )
+        with pytest.raises(StoreError) as refused:
+            store.register(FAN_0, rows(b"one"))
+        assert refused.value.in_doubt == dies
+        assert ("repeat it with the same Idempotency-Key" in str(refused.value)) == dies
+        assert state(store).in_force == ()
 
 
 def test_a_server_that_comes_back_is_used_again(postgres: Postgres) -> None:

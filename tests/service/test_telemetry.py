@@ -1,24 +1,20 @@
 """What the service tells machines: log lines, traces, and shares of anomalous clips that are an alarm."""
 
-import gzip
 import json
 import logging
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.alarms import alarm_share
 from service.logs import LogFormat, configure, formatter
 from tests.service.bundles import FAN_0, sound, wav
+from tests.service.collectors import Collector
 from tests.service.servers import PATIENCE_S, REPOSITORY, Server
 
 FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
@@ -51,7 +47,7 @@ def test_metrics_pass_the_lint_of_prometheus(server: Server) -> None:
     clip = {"audio": ("c.wav", wav(sound(FAN_0, 900)))}
     assert server.client.post("/score", data=FIELDS, files=clip).status_code == 200
     metrics = server.client.get("/metrics")
-    assert 'earwitness_alarm_share{machine_type="fan",section="00",window="1h"}' in metrics.text
+    assert 'earwitness_alarm_share{domain="source",machine_type="fan",section="00",window="1h"}' in metrics.text
     done = subprocess.run([promtool, "check", "metrics"], input=metrics.content, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
@@ -99,43 +95,6 @@ def test_the_service_logs_its_requests(server: Server) -> None:
     assert (told["method"], told["route"], told["status"]) == ("GET", "/sections", 200)
     assert 0.0 < told["seconds"] < PATIENCE_S
     assert not any(line.get("request_id") == "watching-4711" for line in lines)
-
-
-class Collector:
-    """Takes traces as a collector would."""
-
-    def __init__(self) -> None:
-        self.spans: list[Any] = []
-        spans = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        spans.extend(scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.close()
 
 
 def test_traces_are_sent_where_they_are_asked_for(collector: Collector, bundle_folder: Path, tmp_path: Path) -> None:

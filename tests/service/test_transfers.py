@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,7 @@ def held(url: str) -> dict[str, object]:
 
 def test_another_database_of_either_kind_takes_all_over(url: str, tmp_path: Path) -> None:
     """Versions, what was restored from what, what is in force, keys; the next registration goes on counting."""
+    begun = time.monotonic()
     source = f"sqlite:///{tmp_path / 'source.db'}"
     fill(source)
     assert export_targets(source, tmp_path / "backup") == Transferred(5, 15, 0)
@@ -65,9 +68,41 @@ def test_another_database_of_either_kind_takes_all_over(url: str, tmp_path: Path
         }
         for name in ("backup", "again")
     ]
+    contents = [json.loads(copy.pop(Path("targets.json"))) for copy in copies]
     assert copies[0] == copies[1]
+    for name in ("registrations", "idempotency_keys"):
+        assert contents[0][name] == contents[1][name]
     with TargetStore(url) as store:
-        assert store.register(FAN_0, ONES)[0].version == 4
+        version = store.register(FAN_0, ONES)[0].version
+        assert 3 + 1 < version <= 3 + 2 + time.monotonic() - begun
+
+
+def test_no_version_of_a_lost_database_is_given_again(url: str, tmp_path: Path) -> None:
+    """By backups of backups neither, nor in a section that they lack; those of the release before are read too."""
+    lost, backup, again = f"sqlite:///{tmp_path / 'lost.db'}", tmp_path / "backup", tmp_path / "again"
+    with TargetStore(lost) as store:
+        store.register(FAN_0, ONES)
+    export_targets(lost, backup)
+    contents = json.loads((backup / "targets.json").read_text())
+    exported_at = datetime.fromisoformat(contents["exported_at"]) - timedelta(seconds=100.0)
+    contents["exported_at"] = exported_at.isoformat()
+    (backup / "targets.json").write_text(json.dumps(contents))
+    between = f"sqlite:///{tmp_path / 'between.db'}"
+    import_targets(between, backup)
+    export_targets(between, again)
+    import_targets(url, again)
+    with TargetStore(url) as store:
+        assert [one.version for one in state(store).in_force] == [1]
+        for key in (FAN_0, FAN_1, PUMP):
+            assert 1 + 100 < store.register(key, TWOS)[0].version < 1 + 100 + 600
+
+    registered_at = datetime.fromisoformat(contents["registrations"][0]["registered_at"]) - timedelta(seconds=200.0)
+    contents["registrations"][0]["registered_at"] = registered_at.isoformat()
+    former = {name: contents[name] for name in ("format", "registrations", "idempotency_keys")}
+    (backup / "targets.json").write_text(json.dumps({**former, "format_version": 1}))
+    import_targets(f"sqlite:///{tmp_path / 'former.db'}", backup)
+    with TargetStore(f"sqlite:///{tmp_path / 'former.db'}") as store:
+        assert 1 + 200 < store.register(FAN_0, TWOS)[0].version < 1 + 200 + 600
 
 
 def test_what_would_be_mixed_or_written_over_is_refused(url: str, tmp_path: Path) -> None:
@@ -100,7 +135,7 @@ def test_a_folder_that_is_not_whole_leaves_the_database_empty(url: str, tmp_path
         "is damaged": lambda folder: (folder / "clips" / last).write_bytes(b"other"),
         "cannot be read": lambda folder: (folder / "clips" / last).unlink(),
         "format_version": lambda folder: (folder / "targets.json").write_text(
-            json.dumps({**contents, "format_version": 2})
+            json.dumps({**contents, "format_version": 3})
         ),
         "there twice": lambda folder: (folder / "targets.json").write_text(json.dumps(twice)),
         "sha256": lambda folder: (folder / "targets.json").write_text(json.dumps(outside)),

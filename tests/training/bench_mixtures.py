@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.vocabulary import Domain, SectionKey, Split
-from training.backends import MemberCenters, TrainingSet, fit_sections
+from training.backends import Fitting, MemberCenters, TrainingSet, fit_sections
 from training.features import TrainingClip
 from training.parallel import cores
 from training.recordings import AttributeClass, Recording
@@ -70,7 +70,7 @@ def main() -> None:
         for seed in range(types):
             training, members = made(np.random.default_rng(seed))
             begun = time.perf_counter()
-            models = fit_sections(training, members, temporal_maximum_types=(), seed=0, advance=bar.update)
+            models = fit_sections(training, members, Fitting(seed=0), advance=bar.update)
             took_s += time.perf_counter() - begun
             mixtures += len(members) * (len(models) + ATTRIBUTES)
     print(

@@ -19,6 +19,7 @@ from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
 from training.backends import (
     CENTERS,
     DENSITY_NEIGHBOURS,
+    Fitting,
     MemberCenters,
     TrainingSet,
     dropped_components,
@@ -31,6 +32,7 @@ from training.recordings import AttributeClass, Recording
 
 Array = NDArray[np.floating[Any]]
 D, MELS, SEED = 10, 7, 5
+FITTING = Fitting(seed=SEED, temporal_maximum_types=("valve",))
 VALVE_0, VALVE_1, FAN = SectionKey("valve", "00"), SectionKey("valve", "01"), SectionKey("fan", "00")
 
 
@@ -104,7 +106,7 @@ def training() -> TrainingSet:
 def fit(
     training: TrainingSet, members: Sequence[MemberCenters] = MEMBERS, advance: Callable[[int], None] = lambda _: None
 ) -> dict[SectionKey, SectionModel]:
-    return fit_sections(training, members, temporal_maximum_types={"valve"}, seed=SEED, advance=advance)
+    return fit_sections(training, members, FITTING, advance=advance)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,7 @@ def test_contrast_copies_enter_no_section(training: TrainingSet, models: dict[Se
 def test_the_seed_decides_what_has_no_centres(training: TrainingSet, models: dict[SectionKey, SectionModel]) -> None:
     """Equal seeds, equal models; another seed changes k-means' starts at most."""
     again = fit(training)
-    other = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED + 1, advance=lambda _: None)
+    other = fit_sections(training, MEMBERS, replace(FITTING, seed=SEED + 1), advance=lambda _: None)
     for key, model in models.items():
         for member, one in enumerate(model.members):
             assert_equal(again[key].members[member].section, one.section)
@@ -291,15 +293,8 @@ def test_what_does_not_fit_together_is_refused(training: TrainingSet) -> None:
 @pytest.mark.parametrize("backend", [Backend.NEAREST, Backend.CENTERS])
 def test_references_are_of_the_section_and_its_target_clips(training: TrainingSet, backend: Backend) -> None:
     """No attributes, no temporal maxima; the source clips of up to sixteen, scaled by their density or not at all."""
-    found = fit_sections(
-        training,
-        MEMBERS,
-        temporal_maximum_types={"valve"},
-        backend=backend,
-        target_smote=2,
-        seed=SEED,
-        advance=lambda _: None,
-    )
+    fitting = replace(FITTING, backend=backend, target_smote=2)
+    found = fit_sections(training, MEMBERS, fitting, advance=lambda _: None)
     neighbours = DENSITY_NEIGHBOURS if backend is Backend.NEAREST else 0
     for key, model in found.items():
         rows = where(lambda one, key=key: one.key == key and one.domain is Domain.SOURCE)  # type: ignore[misc]
@@ -320,9 +315,8 @@ def test_centers_of_many_clips_are_sixteen_means() -> None:
     """Each the direction of the mean of the clips nearest to it: k-means has converged."""
     clips = [clip(FAN, Domain.SOURCE, "noAttribute", i) for i in range(120)]
     training = training_set(clips, 1)
-    arguments: dict[str, Any] = {"temporal_maximum_types": set(), "backend": Backend.CENTERS, "advance": lambda _: None}
-    members = MEMBERS[:1]
-    (model,) = fit_sections(training, members, seed=SEED, **arguments).values()
+    fitting, members = Fitting(seed=SEED, backend=Backend.CENTERS), MEMBERS[:1]
+    (model,) = fit_sections(training, members, fitting, advance=lambda _: None).values()
     references, x = model.members[0].section, training.embeddings[:, 0].astype(np.float64)
     assert isinstance(references, References)
     assert references.points.shape == (CENTERS, D)
@@ -332,7 +326,7 @@ def test_centers_of_many_clips_are_sixteen_means() -> None:
     nearest = ((x[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
     for place, mean in enumerate(means):
         np.testing.assert_allclose(x[nearest == place].mean(axis=0), mean, atol=1e-5)
-    (again,) = fit_sections(training, members, seed=SEED, **arguments).values()
+    (again,) = fit_sections(training, members, fitting, advance=lambda _: None).values()
     assert_equal(again.members[0].section, references)
 
 

@@ -18,14 +18,15 @@ from models.decision import Calibration
 from models.mixtures import fit_mixture
 from models.scoring import score_section
 from models.vocabulary import Domain, SectionKey, Split, ThresholdRule
-from training.backends import CENTERS, MemberCenters, TrainingSet, fit_sections
-from training.calibration import NO_FOLD, LeftOut, calibrate, deal_folds, held_out_scores
+from training.backends import CENTERS, Fitting, MemberCenters, TrainingSet, fit_sections
+from training.calibration import NO_FOLD, LeftOut, calibration_scores, deal_folds, held_out_scores
 from training.features import TrainingClip
 from training.recipe import Backend
 from training.recordings import AttributeClass, Recording
 
 Array = NDArray[np.floating[Any]]
 D, MELS, SEED = 8, 5, 3
+FITTING = Fitting(seed=SEED, temporal_maximum_types=("valve",))
 FIRST, SECOND, SINGLE = SectionKey("valve", "00"), SectionKey("valve", "01"), SectionKey("valve", "02")
 CLASSES: tuple[AttributeClass, ...] = (("valve", "slow"), ("valve", "fast"))
 
@@ -90,17 +91,10 @@ def training() -> TrainingSet:
 def calibrated(
     training: TrainingSet, rule: ThresholdRule, percentile: float = 90.0, steps: list[int] | None = None
 ) -> dict[tuple[SectionKey, Domain], Calibration]:
-    models = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
-    return calibrate(
-        training,
-        models,
-        MEMBERS,
-        rule=rule,
-        percentile=percentile,
-        temporal_maximum_types={"valve"},
-        seed=SEED,
-        advance=(steps if steps is not None else []).append,
-    )
+    models = fit_sections(training, MEMBERS, FITTING, advance=lambda _: None)
+    advance = (steps if steps is not None else []).append
+    scores = calibration_scores(training, models, MEMBERS, FITTING, rule=rule, advance=advance)
+    return {place: one.calibration(percentile) for place, one in scores.items()}
 
 
 def slow_held_out_score(training: TrainingSet, row: int, folds: NDArray[np.intp]) -> float:
@@ -137,7 +131,7 @@ def slow_held_out_score(training: TrainingSet, row: int, folds: NDArray[np.intp]
 def test_held_out_scores_are_those_of_a_slow_re_fit(training: TrainingSet) -> None:
     """Of every clip, by mixtures of section, attributes and temporal maxima that have not seen its recording."""
     folds = deal_folds(training.clips, SEED)
-    found = held_out_scores(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
+    found = held_out_scores(training, MEMBERS, FITTING, advance=lambda _: None)
     for key in (FIRST, SECOND):
         rows = [
             i
@@ -151,7 +145,7 @@ def test_held_out_scores_are_those_of_a_slow_re_fit(training: TrainingSet) -> No
 
 def test_the_held_out_rule(training: TrainingSet) -> None:
     """Sorted, with the percentile asked for; a single clip gives neither score nor threshold."""
-    scores = held_out_scores(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
+    scores = held_out_scores(training, MEMBERS, FITTING, advance=lambda _: None)
     found = calibrated(training, ThresholdRule.HELD_OUT, percentile=80.0)
     for key in (FIRST, SECOND):
         calibration = found[key, Domain.SOURCE]
@@ -163,7 +157,7 @@ def test_the_held_out_rule(training: TrainingSet) -> None:
 
 
 def test_the_papers_rule_scores_the_very_clips(training: TrainingSet) -> None:
-    models = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
+    models = fit_sections(training, MEMBERS, FITTING, advance=lambda _: None)
     found = calibrated(training, ThresholdRule.PAPER)
     rows = slice(0, 21)
     terms = score_section(models[FIRST], training.embeddings[rows], training.t_max[rows], Domain.SOURCE)
@@ -186,7 +180,7 @@ def test_held_out_clips_score_higher_than_seen_ones(training: TrainingSet) -> No
 @pytest.mark.parametrize("rule", [ThresholdRule.PAPER, ThresholdRule.HELD_OUT])
 def test_target_clips_are_calibrated_by_the_first_term(training: TrainingSet, rule: ThresholdRule) -> None:
     """Under both rules; two clips make no calibration, none no entry."""
-    models = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
+    models = fit_sections(training, MEMBERS, FITTING, advance=lambda _: None)
     found = calibrated(training, rule)
     rows = slice(30, 34)
     terms = score_section(models[FIRST], training.embeddings[rows], None, Domain.TARGET)
@@ -212,18 +206,16 @@ def test_conditions_are_scored_by_members_that_have_not_heard_them(training: Tra
     """Each fold by embeddings of its own, and by mixtures of them that leave it out; without such members none is."""
     folds = np.array([(i // 2) % 5 for i in range(len(CLIPS))])
     hearings = [(training_set(CLIPS, len(MEMBERS), seed=10 + fold).embeddings, MEMBERS) for fold in range(5)]
-    models = fit_sections(training, MEMBERS, temporal_maximum_types={"valve"}, seed=SEED, advance=lambda _: None)
-    options: dict[str, Any] = {"temporal_maximum_types": {"valve"}, "seed": SEED, "advance": lambda _: None}
-    found = calibrate(
-        training, models, MEMBERS, rule=ThresholdRule.CONDITIONS, unheard=LeftOut(folds, hearings), **options
-    )
-    calibration = found[FIRST, Domain.SOURCE]
+    models = fit_sections(training, MEMBERS, FITTING, advance=lambda _: None)
+    unheard, rule = LeftOut(folds, hearings), ThresholdRule.CONDITIONS
+    found = calibration_scores(training, models, MEMBERS, FITTING, rule=rule, unheard=unheard, advance=lambda _: None)
+    calibration = found[FIRST, Domain.SOURCE].calibration()
     rows = training.rows(Domain.SOURCE)[FIRST]
     expected = [slow_held_out_score(replace(training, embeddings=hearings[folds[row]][0]), row, folds) for row in rows]
     np.testing.assert_allclose(calibration.scores, np.sort(expected), rtol=1e-6, atol=1e-3)
     np.testing.assert_array_equal(calibration.folds, folds[rows][np.argsort(expected)])
     assert calibration.rule is ThresholdRule.CONDITIONS
-    assert len(found[SINGLE, Domain.SOURCE].scores) == 0, "nothing is left where its only clip is left out"
+    assert len(found[SINGLE, Domain.SOURCE].by_member) == 0, "nothing is left where its only clip is left out"
     with pytest.raises(ValueError, match="have not heard"):
         calibrated(training, ThresholdRule.CONDITIONS)
 
@@ -305,8 +297,8 @@ def test_target_clips_copies_and_lone_clips_are_in_no_fold() -> None:
 @pytest.mark.parametrize("backend", [Backend.NEAREST, Backend.CENTERS])
 def test_references_are_calibrated_without_the_clip_itself(training: TrainingSet, backend: Backend) -> None:
     """Its own fold left out of the references; scored by itself it would be at distance 0."""
-    arguments: dict[str, Any] = {"temporal_maximum_types": {"valve"}, "backend": backend, "seed": SEED}
-    scores = held_out_scores(training, MEMBERS, advance=lambda _: None, **arguments)[FIRST]
+    fitting = replace(FITTING, backend=backend)
+    scores = held_out_scores(training, MEMBERS, fitting, advance=lambda _: None)[FIRST]
     folds = deal_folds(training.clips, SEED)
     rows = training.rows(Domain.SOURCE)[FIRST]
     expected = []
@@ -328,6 +320,28 @@ def test_references_are_calibrated_without_the_clip_itself(training: TrainingSet
         expected.append(total)
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     assert scores.min() > 1e-3
-    models = fit_sections(training, MEMBERS, advance=lambda _: None, **arguments)
-    found = calibrate(training, models, MEMBERS, rule=ThresholdRule.HELD_OUT, advance=lambda _: None, **arguments)
-    np.testing.assert_array_equal(found[FIRST, Domain.SOURCE].scores, np.sort(scores))
+    models = fit_sections(training, MEMBERS, fitting, advance=lambda _: None)
+    rule = ThresholdRule.HELD_OUT
+    found = calibration_scores(training, models, MEMBERS, fitting, rule=rule, advance=lambda _: None)
+    np.testing.assert_array_equal(found[FIRST, Domain.SOURCE].calibration().scores, np.sort(scores))
+
+
+@pytest.mark.parametrize("rule", [ThresholdRule.PAPER, ThresholdRule.HELD_OUT])
+def test_some_of_the_members_are_calibrated_as_an_ensemble_of_them_alone(
+    training: TrainingSet, rule: ThresholdRule
+) -> None:
+    """To the last bit: each member's mixtures are fitted by themselves, and a score is the sum of its members'."""
+    members = [*MEMBERS, centers_of(3, 3)]
+    three = training_set(CLIPS, len(members), seed=1)
+    kept = [0, 2]
+    two = replace(three, embeddings=np.ascontiguousarray(three.embeddings[:, kept]))
+    alone = [members[place] for place in kept]
+    models = [fit_sections(one, own, FITTING, advance=lambda _: None) for one, own in ((three, members), (two, alone))]
+    whole = calibration_scores(three, models[0], members, FITTING, rule=rule, advance=lambda _: None)
+    small = calibration_scores(two, models[1], alone, FITTING, rule=rule, advance=lambda _: None)
+    assert whole.keys() == small.keys()
+    for place, scores in small.items():
+        found, expected = whole[place].calibration(80.0, kept), scores.calibration(80.0)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.folds, expected.folds)
+        assert (found.threshold, found.rule) == (expected.threshold, expected.rule)

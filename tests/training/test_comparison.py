@@ -1,7 +1,7 @@
 """Systems beside each other, with told scores: totals, differences against a plain loop, the spread over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -288,6 +288,23 @@ def test_labels_are_what_tells_systems_apart() -> None:
         "earwitness other seed 2",
         "earwitness told seed 0 (2)",
     ]
+
+
+def test_ensembles_of_one_recipe_are_told_apart_by_their_members() -> None:
+    """A pruned bundle beside the whole one, of two seeds; a system of one network alone has no such number."""
+
+    @dataclass
+    class Sized(Told):
+        members: int = 20
+
+    whole, small = Sized(noisy(2.0, 1), recipe="told", seed=0), Sized(noisy(2.0, 1), recipe="told", seed=0, members=5)
+    assert [system.label for system in of(whole, small, FLOOR).systems] == [
+        "earwitness 20 members",
+        "earwitness 5 members",
+        "floor",
+    ]
+    labels = [system.label for system in of(whole, small, replace(small, seed=1)).systems]
+    assert labels[1:] == ["earwitness seed 0 5 members", "earwitness seed 1 5 members"]
 
 
 def test_a_contender_that_scores_other_clips_is_found() -> None:

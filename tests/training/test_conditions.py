@@ -106,9 +106,9 @@ def test_scores_are_those_of_the_networks_that_have_not_heard_the_fold(
     """The back end is given each fold's own embeddings; the serving network's would give other scores."""
     seen: list[LeftOut] = []
 
-    def spy(training: Any, left_out: LeftOut, **options: Any) -> Any:
+    def spy(training: Any, left_out: LeftOut, *fitting: Any, **options: Any) -> Any:
         seen.append(left_out)
-        return left_out_scores(training, left_out, **options)
+        return left_out_scores(training, left_out, *fitting, **options)
 
     monkeypatch.setattr("training.calibration.left_out_scores", spy)
     monkeypatch.setattr("training.fit.build_training_model", lambda *_: pytest.fail("trained again"))

@@ -52,6 +52,7 @@ SETTINGS = {
     "default_loss": "sum",
     "loss": "paper",
     "snapshots": "2",
+    "steps": "800",
     "backend": "centers",
     "target_smote": "20",
 }
@@ -117,6 +118,7 @@ def test_which_choices_need_no_training_again() -> None:
         ("heads=sum", "'both heads', 'sections'"),
         ("loss=mine", "paper"),
         ("snapshots=17", "a number from 1 to 16"),
+        ("steps=0", "a number from 1 to 1000000"),
         ("target_smote=-1", "a number from 0 to 50"),
         ("backend=trees", "mixtures or nearest or centers"),
         ("heads=sections", "set default_loss=sections and loss=none too"),
@@ -133,12 +135,14 @@ def test_a_choice_that_cannot_be_is_refused_with_those_that_can(setting: str, wo
 
 
 def test_choices_that_do_not_fit_together_are_refused() -> None:
-    """A clip is its own nearest reference; snapshots need epochs."""
+    """A clip is its own nearest reference; snapshots need epochs; epochs and steps would contradict each other."""
     with pytest.raises(DataError, match="its own nearest"):
         adjusted(RECIPES["quick"], ["backend=nearest"], ThresholdRule.PAPER)
     with pytest.raises(DataError, match="its own nearest"):
         adjusted(RECIPES["paper"], ["backend=centers"])
     assert adjusted(RECIPES["paper"], ["backend=centers"], ThresholdRule.HELD_OUT).calibration is ThresholdRule.HELD_OUT
+    with pytest.raises(DataError, match="'paper' counts 400 epochs, not steps"):
+        adjusted(RECIPES["paper"], ["steps=100"])
     with pytest.raises(ValueError, match="4 snapshots cannot be taken of 3 epochs"):
         Recipe(
             name="short",

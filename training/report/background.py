@@ -10,6 +10,9 @@ from training.report.contents import ReportData, of_condition
 from training.report.panels import row_place
 from training.report.words import count
 
+_SHOWN = {"curves", "pruned"}
+"""What the manifest says of the training and a section of its own shows."""
+
 
 def counts(data: ReportData) -> Table:
     """Clips that the bundle was trained and tested with, by section and domain."""
@@ -56,7 +59,10 @@ def facts(data: ReportData) -> Iterator[tuple[str, str]]:
     networks = {member.network for member in manifest.members}
     members = f"{count(len(manifest.members), 'member')} of {count(len(networks), 'network')}"
     yield "Networks", f"{members}: {', '.join(member.id for member in manifest.members)}"
-    yield "Training data", _listed({name: value for name, value in manifest.training_data.items() if name != "curves"})
+    yield (
+        "Training data",
+        _listed({name: value for name, value in manifest.training_data.items() if name not in _SHOWN}),
+    )
     yield "Made with", ", ".join(f"{library} {number}" for library, number in sorted(manifest.versions.items()))
     yield from data.provenance.items()
 

@@ -21,6 +21,15 @@ from training.scored import Scored
 from training.tables import Row
 
 
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """A bundle of more or fewer members of one ensemble: how many score a clip, and milliseconds that one takes."""
+
+    bundle: str
+    members: int
+    clip_ms: float
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything that the page shows.
@@ -29,7 +38,7 @@ class ReportData:
     label, that bundle's first; of the others only rows, tables and ROC curves are shown. ``embeddings``: a row for each
     of the bundle's clips, (clips, size), in their order. ``means``: what the rows come to, and ``comparisons``:
     differences between systems and their spread over seeds, where there are several. ``provenance``: what the manifest
-    does not say, by name.
+    does not say, by name. ``ensembles``: of a pruned bundle, what stands beside it of the same ensemble.
     """
 
     bundle: str
@@ -44,6 +53,7 @@ class ReportData:
     comparisons: tuple[Table, ...]
     notes: tuple[str, ...]
     provenance: Mapping[str, str]
+    ensembles: tuple[Ensemble, ...] = ()
 
     @property
     def labels(self) -> list[str]:

@@ -15,6 +15,7 @@ from training.report.choice import Wrong
 from training.report.contents import ReportData
 from training.report.networks import map_plates, training_plates
 from training.report.separation import roc_plates, score_plates
+from training.report.smaller import curve_plates, curve_tables
 from training.report.summary import cautions, findings, lead, tiles
 from training.report.theme import DARK, LIGHT, Key, Plate, as_png, as_svg
 from training.report.words import typeset
@@ -77,6 +78,8 @@ def write_report(data: ReportData, folder: Path) -> None:
         cards=list(zip(clips, show(card.plate for card in clips), strict=True)),
         maps=show(map_plates(data)),
         training=show(training_plates(data)),
+        smaller=show(curve_plates(data)),
+        smaller_tables=list(curve_tables(data)),
         results=row_table(data.rows),
         counts=counts(data),
         facts=list(facts(data)),

@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from models.bundle import Bundle
 from training.report.embeddings import EmbeddingRows
 from training.report.gather import gather
 from training.report.page import PAGE, write_report
+from training.report.smaller import ensembles
 from training.tables import Evaluation
 
 
@@ -30,8 +32,11 @@ class Reporter:
         self.embeddings = EmbeddingRows()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, evaluation: Evaluation, bundle: Bundle) -> Path:
-        """Write the page and its pictures, and return the page's path; ``bundle``: the system in question."""
-        data = gather(evaluation, bundle, self.embeddings, command=self._command, made=self._made)
-        write_report(data, self._folder)
+    def write(self, evaluation: Evaluation, bundles: Sequence[Bundle]) -> Path:
+        """Write the page and its pictures, and return the page's path.
+
+        ``bundles``: the one that the report is about, and those that were evaluated beside it.
+        """
+        data = gather(evaluation, bundles[0], self.embeddings, command=self._command, made=self._made)
+        write_report(replace(data, ensembles=ensembles(bundles)), self._folder)
         return self._folder / PAGE

@@ -5,9 +5,8 @@ would give: the same fits, the same terms, the same cross-fitting.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from models.frontend import N_MELS, temporal_maximum
 from models.scoring import SectionModel, score_section
 from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
-from training.backends import LEAST_TARGET_CLIPS, MemberCenters, TrainingSet, fit_sections
+from training.backends import LEAST_TARGET_CLIPS, Fitting, MemberCenters, TrainingSet, fit_sections
 from training.calibration import held_out_scores
 from training.recipe import Backend, Recipe
 from training.study.clips import StudyClips
@@ -91,21 +90,14 @@ class Scorer:
         seed : of folds and k-means.
         """
         training = TrainingSet(self.training, embeddings["train"][:, None], self._maxima["train"])
-        options: dict[str, Any] = {
-            "temporal_maximum_types": self._recipe.temporal_maximum,
-            "regularisation": self._recipe.regularisation,
-            "backend": backend,
-            "target_smote": target_smote,
-            "seed": seed,
-            "advance": lambda _: None,
-        }
-        models = fit_sections(training, [centers], **options)
+        fitting = replace(Fitting.of(self._recipe, seed), backend=backend, target_smote=target_smote)
+        models = fit_sections(training, [centers], fitting, advance=lambda _: None)
         modified = [
             self._score(models[clip.recording.key], embeddings, "modified", row, Domain.SOURCE)
             for row, clip in enumerate(self.clips.held.clips)
         ]
         calibration = np.full(len(self.training), np.nan)
-        for key, scores in held_out_scores(training, [centers], **options).items():
+        for key, scores in held_out_scores(training, [centers], fitting, advance=lambda _: None).items():
             rows = training.rows(Domain.SOURCE)[key]
             if len(scores):  # a section of a single clip has none
                 calibration[rows] = scores

@@ -1,0 +1,116 @@
+"""What a connection may take: its time, its place among the others, and what it leaves unread."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.service.servers import PATIENCE_S, Server, Upload, answer_on
+
+HEAD_S = 1.0
+NOISE_S = 10.0
+"""How much longer a machine that has much else to do may take."""
+MOST = 6
+FIELDS = {"machine_type": "fan", "section": "00", "domain": "source"}
+
+
+@pytest.fixture(scope="module")
+def server(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that is soon impatient."""
+    folder = tmp_path_factory.mktemp("connections")
+    settings = {"head_timeout_s": HEAD_S, "max_connections": MOST, "request_timeout_s": PATIENCE_S}
+    with Server(bundle_folder, folder / "db", folder / "log", **settings) as running:
+        running.client.close()  # it would hold a connection of its own
+        yield running
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+
+
+def dribble(connection: socket.socket, what: bytes) -> float:
+    """Send ``what`` over and over, a byte every tenth of a second, until the other side has closed; for how long."""
+    begun = time.monotonic()
+    connection.settimeout(0.1)
+    with suppress(ConnectionError):
+        while time.monotonic() - begun < HEAD_S + NOISE_S:
+            for byte in what:
+                connection.sendall(bytes([byte]))
+                with suppress(TimeoutError):
+                    if connection.recv(1, socket.MSG_PEEK):
+                        return time.monotonic() - begun
+                    raise ConnectionResetError
+    return time.monotonic() - begun
+
+
+def test_who_never_says_a_word_is_not_waited_for(server: Server) -> None:
+    """Its connection is closed, without an answer to what was never asked."""
+    begun = time.monotonic()
+    with closing(connect(server)) as connection:
+        assert connection.recv(1) == b""
+    assert HEAD_S * 0.9 < time.monotonic() - begun < HEAD_S + NOISE_S
+
+
+def test_a_head_that_never_ends_is_answered(server: Server) -> None:
+    """408, however steadily more of it comes; it is counted and logged as every request is."""
+    with closing(connect(server)) as connection:
+        connection.sendall(b"GET /sections HTTP/1.1\r\nHost: localhost\r\n")
+        assert dribble(connection, b"X-One: b\r\n") < HEAD_S + NOISE_S
+        connection.settimeout(PATIENCE_S)
+        answer = answer_on(connection)
+    assert answer.status_code == 408
+    assert answer.headers["Connection"] == "close"
+    problem = answer.json()
+    assert problem["type"] == "urn:earwitness:problem:request-too-slow"
+    assert "1 s" in problem["detail"]
+    assert problem["request_id"] in server.log.read_text()
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for(server: Server) -> None:
+    """The request has been answered; what goes on coming keeps no connection open."""
+    with closing(connect(server)) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n")
+        assert answer_on(connection).status_code == 200
+        assert dribble(connection, b"body") < HEAD_S + NOISE_S
+
+
+def test_who_does_not_read_its_answers_is_not_waited_for(server: Server) -> None:
+    """They fill what the kernel keeps, and then no memory of the service for longer than it may."""
+    asked = 40
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE_S)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * asked)
+        time.sleep(HEAD_S + 1.0)
+        answered = 0
+        with suppress(ConnectionError):
+            while content := connection.recv(1 << 20):
+                answered += content.count(b"HTTP/1.1 200")
+    assert answered < asked / 2
+
+
+def test_over_the_limit_only_who_watches_is_answered(server: Server) -> None:
+    """503 for everybody else, until somebody has left."""
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(closing(Upload(server, FIELDS, 99_999)))
+        for path, status in (("livez", 200), ("readyz", 200), ("metrics", 200), ("sections", 503), ("docs", 503)):
+            with closing(connect(server)) as connection:
+                connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                answer = answer_on(connection)
+            assert answer.status_code == status
+            assert answer.headers["Connection"] == "close"
+        assert answer.json()["type"] == "urn:earwitness:problem:too-many-connections"
+        assert int(answer.headers["Retry-After"]) > 0
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        with closing(connect(server)) as connection:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+            status = answer_on(connection).status_code
+        if status == 415:
+            return
+        assert (status, time.monotonic() < until) == (503, True)

@@ -1,0 +1,64 @@
+"""A PostgreSQL server that is there, and says nothing."""
+
+import time
+
+import pytest
+from sqlalchemy import text
+
+import service.postgresql
+from service.databases import Database
+from service.errors import StoreError
+from service.postgresql import ImpatientConnection
+from service.targets import TargetStore
+from tests.service.bundles import FAN_0
+from tests.service.postgres import Postgres
+
+SILENT_S = 0.5
+NOISE_S = 15.0
+"""Two attempts to connect at three seconds each, on a machine that has much else to do."""
+
+
+@pytest.fixture
+def url(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database whose silence is noticed soon."""
+    monkeypatch.setattr(service.postgresql, "ANSWERS_S", SILENT_S)
+    monkeypatch.setattr(service.postgresql, "WRITES_S", SILENT_S)
+    monkeypatch.setattr(ImpatientConnection, "patience_s", SILENT_S)
+    return postgres.new_database()
+
+
+def write_half_and_freeze(database: Database, postgres: Postgres) -> None:
+    with database.writing() as connection:
+        connection.execute(text("CREATE TABLE half (id int)"))
+        with postgres.frozen():
+            connection.execute(text("SELECT 1"))
+
+
+def test_a_frozen_server_is_noticed_and_asked_again(postgres: Postgres, url: str) -> None:
+    """`StoreError` within seconds, for who asks and for who is in the midst of writing; later it serves as before."""
+    with TargetStore(url, patience_s=0.1) as store:
+        assert store.state() is not None
+        with postgres.frozen():
+            begun = time.monotonic()
+            with pytest.raises(StoreError, match="cannot be used"):
+                store.state()
+            assert time.monotonic() - begun < SILENT_S + NOISE_S
+        assert store.versions(FAN_0) == []
+        database = store._database
+        with pytest.raises(StoreError, match="has not answered for"):
+            write_half_and_freeze(database, postgres)
+        with database.reading() as connection:
+            assert connection.scalar(text("SELECT to_regclass('half')")) is None
+        assert store.withdraw(FAN_0)[0] is False
+
+
+def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str) -> None:
+    """What is large or takes its time within the limits is waited for; the server itself gives up after them."""
+    database = Database(url, patience_s=2.0)
+    with database.writing() as connection:
+        connection.execute(text("SELECT pg_sleep(0.7)"))
+        assert connection.scalar(text("SHOW statement_timeout")) == "2500ms"
+        assert len(connection.scalar(text("SELECT repeat('x', 50000000)")) or "") == 50_000_000
+    with pytest.raises(StoreError, match="statement timeout"), database.writing() as connection:
+        connection.execute(text("SELECT pg_sleep(30)"))
+    database.close()

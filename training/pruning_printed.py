@@ -1,0 +1,74 @@
+"""The curve of a pruning as a table for a terminal, with what a clip takes on this machine at each step."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from models.detector import Detector
+from models.scoring import SectionModel, score_section
+from models.vocabulary import Domain, SubSystem
+from training.bundling import made_clip
+from training.layout import DASH, columns
+from training.progress import Advance
+from training.prune import Group, Pruning
+from training.timing import interleaved_ms
+
+
+def clip_ms(pruning: Pruning, group: Group, advance: Advance) -> list[float]:
+    """Milliseconds from a waveform to its score by the members of each step, alone; see `interleaved_ms`.
+
+    All steps run on the networks of the whole bundle, opened once, and on the mixtures of the group's first section.
+    """
+    with closing(Detector(pruning.whole)) as detector:
+        clip = made_clip(detector)
+        key = min(key for key in detector.sections if key.machine_type in group.curve.machine_types)
+        model = pruning.whole.sections[key]
+        assert isinstance(model, SectionModel), "fused systems are refused"
+
+        def way(members: Sequence[int]) -> Callable[[], object]:
+            # of those left the section's own: where losses are summed, a step may hold some that do not score it
+            own = [member for member in detector.members_of(key.machine_type) if member in members]
+            part = pruning.model_of(key.machine_type, model, members)
+
+            def run() -> object:
+                features = detector.analyse(clip)
+                embeddings = detector.encode_by(detector.inputs(features), own)
+                return score_section(part, embeddings[SubSystem.R], features.t_max, Domain.SOURCE)
+
+            return run
+
+        return interleaved_ms([way(left) for left in group.left], advance)
+
+
+def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
+    """Each group's curve, the step that the bundle would be of marked, and who stays.
+
+    ``ms``: by group and step, see `clip_ms`.
+    """
+    manifest = pruning.whole.manifest
+    lines = []
+    for group, own in zip(pruning.groups, ms, strict=True):
+        kept = group.kept(pruning.n_members)
+        steps = [
+            (
+                f"{step.members}{'*' if left == kept else ''}",
+                DASH if step.gone is None else step.gone,
+                f"{step.agreement:.3f}",
+                f"{step.p_values_moved:.3f}",
+                f"{100 * step.decisions_changed:.1f} %",
+                f"{took_ms:.1f}",
+            )
+            for step, left, took_ms in zip(group.curve.steps, group.left, own, strict=True)
+        ]
+        header = ("members", "left out", "agreement", "p-values moved", "decisions changed", "ms a clip")
+        lines += [", ".join(group.curve.machine_types), *columns(header, steps), ""]
+    if unused := set(range(len(manifest.members))) - {place for group in pruning.groups for place in group.left[0]}:
+        lines.append(f"{len(unused)} members score no machine type, and go.")
+    stay = ", ".join(manifest.members[place].id for place in pruning.kept)
+    lines.append(f"* {len(pruning.kept)} of {len(manifest.members)} members stay: {stay}.")
+    lines.append(
+        "Agreement: how closely the score follows what the networks have in common; 1 as that of all members does."
+    )
+    lines.append(
+        "All but the time is of the clips that calibrate, none of which is a test clip: 'evaluate' scores those."
+    )
+    return "\n".join(lines)
