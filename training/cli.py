@@ -204,9 +204,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     reporter = _reporter(options) if options.report else None
     watch = {"watch": reporter.embeddings} if reporter else {}
     with ExitStack() as stack:
-        first = stack.enter_context(closing(BundleContender(options.bundle, **watch)))
-        beside = [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
-        contenders: list[Contender] = [first, *beside]
+        bundles = [stack.enter_context(closing(BundleContender(options.bundle, **watch)))]
+        bundles += [stack.enter_context(closing(BundleContender(folder))) for folder in options.beside]
+        contenders: list[Contender] = [*bundles]
         if options.baseline:
             from training.baselines import open_baseline
 
@@ -221,8 +221,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.csv:
         write_csvs(evaluation, options.csv)
     if reporter is not None:
-        page = reporter.write(evaluation, first.content, [one.content for one in beside])
-        print(f"{page}: written. Open it in a browser.")
+        print(f"{reporter.write(evaluation, [bundle.content for bundle in bundles])}: written. Open it in a browser.")
     return 0
 
 

@@ -202,9 +202,8 @@ def test_the_report_shows_the_curve_and_what_stands_beside_it(made: Path, small:
     ):
         assert first.lineage != whole.lineage, "no seed of the same system"
         evaluation = evaluate([first, whole], recordings, advance=ignore)
-        opened = first.content, whole.content
     assert [system.label for system in evaluation.systems] == ["earwitness 3 members", "earwitness 6 members"]
-    reporter.write(evaluation, opened[0], [opened[1]])
+    reporter.write(evaluation, [first.content, whole.content])
     page, curve = read(tmp_path / "report"), Pruned.of(small.manifest.training_data)
     assert "A smaller ensemble" in page.text
     assert "pruned: bundle" not in page.text, "the curve is shown, and not listed among the facts"
@@ -212,7 +211,7 @@ def test_the_report_shows_the_curve_and_what_stands_beside_it(made: Path, small:
     assert curve is not None
     labels = " ".join(page.values("aria-label"))
     assert f"{curve.curves[0].steps[3].agreement:.3f} with 3 as in this bundle" in labels
-    measured = ensembles(opened[0], [opened[1], opened[0]])
+    measured = ensembles([small, read_bundle(made / "whole"), small])
     assert [(one.bundle, one.members) for one in measured[:2]] == [(small.id, 3), (curve.bundle, 6)]
     data = replace(gather(evaluation, small, reporter.embeddings, command=""), ensembles=measured)
     (table,) = curve_tables(data)
@@ -220,7 +219,7 @@ def test_the_report_shows_the_curve_and_what_stands_beside_it(made: Path, small:
     assert [line[0] for line in table.lines] == ["6", "5", "4", "3", "2", "1"]
     assert [line[-1] for line in table.lines] == [areas[curve.bundle], "–", "–", areas[small.id], "–", "–"]
     assert float(table.lines[0][-2]) > 0.0
-    assert ensembles(opened[1], [opened[0]]) == (), "a bundle as trained has no curve to stand on"
+    assert ensembles([read_bundle(made / "whole"), small]) == (), "a bundle as trained has no curve to stand on"
 
 
 def changed(bundle: Bundle, folder: Path, **facts: Any) -> Path:

@@ -32,11 +32,11 @@ class Reporter:
         self.embeddings = EmbeddingRows()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, evaluation: Evaluation, bundle: Bundle, beside: Sequence[Bundle] = ()) -> Path:
+    def write(self, evaluation: Evaluation, bundles: Sequence[Bundle]) -> Path:
         """Write the page and its pictures, and return the page's path.
 
-        ``bundle``: the system in question. ``beside``: other bundles of the evaluation.
+        ``bundles``: the one that the report is about, and those that were evaluated beside it.
         """
-        data = gather(evaluation, bundle, self.embeddings, command=self._command, made=self._made)
-        write_report(replace(data, ensembles=ensembles(bundle, beside)), self._folder)
+        data = gather(evaluation, bundles[0], self.embeddings, command=self._command, made=self._made)
+        write_report(replace(data, ensembles=ensembles(bundles)), self._folder)
         return self._folder / PAGE

@@ -23,18 +23,15 @@ from training.report.words import count, per_cent
 from training.timing import interleaved_ms
 
 
-def ensembles(first: Bundle, others: Sequence[Bundle]) -> tuple[Ensemble, ...]:
+def ensembles(bundles: Sequence[Bundle]) -> tuple[Ensemble, ...]:
     """The whole bundle and those pruned of it among a report's bundles, measured in turns; none of a bundle as trained.
 
-    Parameters
-    ----------
-    first : the bundle that the report is about.
-    others : evaluated beside it.
+    ``bundles``: the one that the report is about first.
     """
-    pruned = Pruned.of(first.manifest.training_data)
+    pruned = Pruned.of(bundles[0].manifest.training_data)
     if pruned is None:
         return ()
-    family = [bundle for bundle in (first, *others) if _whole(bundle) == pruned.bundle]
+    family = [bundle for bundle in bundles if _whole(bundle) == pruned.bundle]
     with ExitStack() as stack:
         detectors = [stack.enter_context(closing(Detector(bundle))) for bundle in family]
         took_ms = interleaved_ms([_way(detector) for detector in detectors])

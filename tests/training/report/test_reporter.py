@@ -57,7 +57,7 @@ def test_a_report_is_made_of_an_evaluation(bundle: Path, tmp_path: Path) -> None
     reporter = Reporter(tmp_path / "report", ("python", "-m", "training", "two words"), made="today")
     with closing(BundleContender(bundle, device=Device.CPU, watch=reporter.embeddings)) as contender:
         evaluation = evaluate([contender], recordings, advance=ignore)
-    assert reporter.write(evaluation, contender.content) == tmp_path / "report" / "report.html"
+    assert reporter.write(evaluation, [contender.content]) == tmp_path / "report" / "report.html"
     page = read(tmp_path / "report")
     identity = read_bundle(bundle).id
     (row,) = evaluation.rows
@@ -98,7 +98,7 @@ def test_a_baseline_that_wins_is_said_and_marked(bundle: Path, tmp_path: Path) -
     assert data.means[1].lines[0] == ("fan", "source", "50.0, -", "100.0*, -")
     won = "floor has a higher AUC than earwitness in 1 of 1 groups: fan 00 source by 50.0"
     assert data.notes[0].startswith(won)
-    reporter.write(evaluation, contender.content)
+    reporter.write(evaluation, [contender.content])
     assert won in read(tmp_path / "report").text
 
 
