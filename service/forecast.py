@@ -5,9 +5,9 @@ its request came, its own included. The running mean of that, times the windows 
 it follows the bundle, the device, the batches and whatever else the machine does, and knows nothing of them.
 
 What is in hand counts twice. A batch is done for all of its clips at once, so that some wait for those behind them, and
-what was taken on must still be in time where the machine slows to half; a longer queue would not score more. Whoever
-finds nothing in hand is taken on whatever the mean says: the service is not what makes them late, and a mean that is
-too long mends itself so.
+what was taken on must still be in time where the machine slows to half. Under lasting load a longer queue would not
+score more; of a single burst a part is refused that would have been in time. Whoever finds nothing in hand is taken on
+whatever the mean says: the service is not what makes them late, and a mean that is too long mends itself so.
 """
 
 import asyncio

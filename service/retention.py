@@ -13,6 +13,9 @@ from sqlalchemy import Connection, delete, select
 
 from service.tables import clips, idempotency_keys, in_force, registrations
 
+_AT_ONCE: Final = 20
+"""Of versions: a database that kept thousands is not brought down to few while a registration waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -38,9 +41,10 @@ class Retention:
             return
         needed = select(in_force.c.registration_id).union(select(idempotency_keys.c.registration_id))
         surplus = (registrations.c.version < oldest, registrations.c.id.not_in(needed))
-        doomed = select(registrations.c.id).filter_by(**place).where(*surplus)
+        oldest_first = select(registrations.c.id).filter_by(**place).where(*surplus).order_by(registrations.c.version)
+        doomed = connection.scalars(oldest_first.limit(_AT_ONCE)).all()
         connection.execute(delete(clips).where(clips.c.registration_id.in_(doomed)))
-        connection.execute(delete(registrations).filter_by(**place).where(*surplus))
+        connection.execute(delete(registrations).where(registrations.c.id.in_(doomed)))
 
 
 RETENTION: Final = Retention()

@@ -45,11 +45,12 @@ class _Service:
             port = one.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._log = work / "log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EARWITNESS_")}
         environment = {"EARWITNESS_DATABASE": str(work / "db"), "EARWITNESS_THREADS": str(threads)}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  this program, on a folder that the user named
                 [sys.executable, "-m", "service", "serve", "--bundle", str(folder), "--port", str(port)],
-                env={**os.environ, **environment},
+                env={**inherited, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -61,7 +62,8 @@ class _Service:
                 if httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200:
                     return self
             except httpx.TransportError:
-                time.sleep(0.05)
+                pass  # it does not listen yet
+            time.sleep(0.05)
         self._process.kill()
         raise DataError(f"The service did not come up: {self._log.read_text()[-400:]}")
 
@@ -69,7 +71,11 @@ class _Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(_READY_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def resident_mib(self) -> float:
         """Its memory, without the files that it maps."""

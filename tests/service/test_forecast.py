@@ -137,14 +137,14 @@ def test_at_twice_the_capacity_the_only_error_is_429(slow: Server) -> None:
         rate=20.0,
         arrivals="poisson",
         seconds=4.0,
-        timeout_ms=1500,
+        timeout_ms=3000,
     )
     load = drive(options)
     print(f"{len(load.latencies_s)} x 200, {dict(load.others)}, {max(load.latencies_s):.2f} s at most")
     assert set(load.others) == {"429"}
     assert len(load.latencies_s) + load.others["429"] == load.requests == 80
     assert len(load.latencies_s) >= 20
-    assert max(load.latencies_s) < 2.0  # of the client's clock, which begins when the request was due
+    assert max(load.latencies_s) < 3.5  # of the client's clock, which begins when the request was due
 
 
 def test_a_burst_is_answered_or_told_when_to_come_back(slow: Server) -> None:
@@ -168,7 +168,7 @@ def test_a_burst_is_answered_or_told_when_to_come_back(slow: Server) -> None:
 
     patient = asyncio.run(burst(60_000))
     assert [one.status_code for one in patient] == [200] * 20
-    hasty = asyncio.run(burst(1000))
+    hasty = asyncio.run(burst(1500))
     statuses = {one.status_code for one in hasty}
     assert statuses == {200, 429}
     for one in hasty:

@@ -165,6 +165,18 @@ def test_it_keeps_as_many_versions_of_a_section_as_it_should(url: str) -> None:
             assert connection.scalar(text("SELECT count(*) FROM clips")) == 5
 
 
+def test_thousands_of_versions_go_a_few_at_a_time(url: str) -> None:
+    """The oldest first, twenty with each registration, so that none waits for all of them."""
+    with TargetStore(url) as store:
+        for number in range(30):
+            store.register(FAN_0, rows(b"%d" % number))
+    with TargetStore(url, retention=Retention(versions=1)) as store:
+        store.register(FAN_0, rows(b"new"))
+        assert [one.version for one in store.versions(FAN_0)] == list(range(31, 20, -1))
+        store.register(FAN_0, rows(b"newer"))
+        assert [one.version for one in store.versions(FAN_0)] == [32]
+
+
 def test_what_is_in_force_is_kept_however_old_it_is(url: str) -> None:
     """Also where it is not the newest."""
     with TargetStore(url, retention=Retention(versions=1)) as store:
