@@ -23,6 +23,8 @@ from training.curves import curves_of
 ROOT = Path(__file__).parents[1]
 SECTIONS = 2
 TRAIN_CLIPS = 12
+SHORT = ("--recipe", "smoke", "--set", "steps=40")
+"""A third of its steps: what is shown needs no good networks."""
 
 
 def command(*arguments: object, status: int = 0) -> str:
@@ -64,7 +66,7 @@ def bundle(plant: Path) -> Path:
     assert f"{SECTIONS * (TRAIN_CLIPS + 3)} recordings" in drafted
     checked = command("training", "check", manifest)
     assert "usable, provisional" in checked
-    options = ("train", manifest, "--recipe", "smoke", "--work", plant / "work", "--bundle", bundle)
+    options = ("train", manifest, *SHORT, "--work", plant / "work", "--bundle", bundle)
     plan = command("training", *options, "--dry-run")
     assert "in all about" in plan
     assert not bundle.exists()
@@ -104,7 +106,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_networks(bundle: Path, pl
     the writing itself at every step.
     """
     work, resumed = plant / "killed", plant / "bundles" / "resumed"
-    options = ("--recipe", "smoke", "--work", work, "--bundle", resumed)
+    options = (*SHORT, "--work", work, "--bundle", resumed)
     arguments = ("training", "train", plant / "recordings.csv", *options)
     assert kill_when(work / "features" / "*" / "rows.npy", arguments) == -signal.SIGKILL
     checkpoint = work / "networks" / "both-heads-s2" / "checkpoint.npz"
@@ -200,7 +202,7 @@ def test_the_score_command_says_what_it_found(bundle: Path, plant: Path) -> None
 
 def test_a_second_run_and_a_strange_work_folder_are_refused_with_a_sentence(bundle: Path, plant: Path) -> None:
     """A bundle is never changed, and networks of other recordings are never mixed in."""
-    arguments = ("training", "train", plant / "recordings.csv", "--recipe", "smoke", "--work", plant / "work")
+    arguments = ("training", "train", plant / "recordings.csv", *SHORT, "--work", plant / "work")
     for options in (("--bundle", bundle), ("--bundle", plant / "other", "--seed", 1)):
         words = command(*arguments, *options, status=2)
         assert "error: " in words
