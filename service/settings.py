@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
-from service.access import Access, is_loopback
+from service.access import Access, host_name, is_loopback
 from service.logs import LogFormat
 
 DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
@@ -58,9 +58,11 @@ class Settings(BaseSettings):
     """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
     this machine alone."""
 
-    known_hosts: frozenset[Annotated[str, Field(pattern="^[a-z0-9.:-]+$")]] = frozenset()
-    """Further names by which the service may be asked where it needs no key and listens on this machine alone, as JSON:
-    ["earwitness.plant"]."""
+    known_hosts: frozenset[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$"), AfterValidator(host_name)]] = (
+        frozenset()
+    )
+    """Names with a dot by which the service may be asked where it needs no key, as JSON: ["earwitness.plant"]; others
+    are refused to who comes over the loopback, and to everybody where a name stands here."""
 
     keys: Path = Path("data/keys.json")
     """The file that keeps the digests of API keys; python -m service keys makes them."""
