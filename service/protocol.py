@@ -191,8 +191,14 @@ class Protocol(HttpToolsProtocol):
             self._read_out = self.loop.call_later(self._settings.head_timeout_s, self.transport.abort)
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer a head that never reaches the application, counted and logged as the others are, and hang up."""
+        """Answer a head that never reaches the application, counted and logged as the others are, and hang up.
+
+        Behind a request that is being answered it gets no answer: that request's own is the last of the connection.
+        """
         self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            return
         request_id = uuid.uuid4().hex
         path = self._path
         answer = problem({"state": {"request_id": request_id}, "path": path}, error)
