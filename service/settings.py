@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     """How long a request may take before it is answered 504; a client's X-Request-Timeout-Ms can only shorten it."""
 
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
-    """How many connections may be open at once; over one more, only health and metrics are answered, all else 503."""
+    """How many connections may be open at once; over one more, only health and metrics are answered, all else 503.
+    There may be 32 of those, with a second each to say what they want; any further one is closed unheard."""
 
     head_timeout_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 10.0
     """How long a connection may take to send the head of its next request, from its opening or the first byte on: 408
