@@ -188,10 +188,27 @@ class Gate:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a service that listens on ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+    address = as_address(host)
+    if address is None:
         return host == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # Python 3.11 looks past it
+    return (mapped or address).is_loopback
+
+
+def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that ``host`` is; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def host_name(place: str) -> str:
+    """The name or address of ``host:port`` as it is compared: in small letters, without brackets and the last dot."""
+    place = place.lower()
+    if place.startswith("["):
+        return place[1:].partition("]")[0]
+    return place if as_address(place) else place.partition(":")[0].removesuffix(".")
 
 
 def _listing(scopes: Collection[Scope]) -> str:

@@ -23,7 +23,8 @@ from starlette.types import Scope as HttpScope
 from models.errors import EarwitnessError
 from service.errors import ServiceError
 
-_UNCHANGING = frozenset({"GET", "HEAD", "OPTIONS"})
+UNCHANGING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that change nothing."""
 _SCORING = frozenset({"/score"})
 _LONGEST = 200
 """Of what is said, in characters: names that clients send are here before anything has checked them."""
@@ -141,7 +142,7 @@ def attempt_by(what: str, user: str | None, **about: Any) -> Iterator[None]:
 def tell_request(act: Act, scope: HttpScope, route: str, status: int) -> None:
     """Write the line of a request, if it is one that changes something."""
     method = scope["method"]
-    if method in _UNCHANGING or route in _SCORING or not getattr(scope.get("route"), "path", None):
+    if method in UNCHANGING or route in _SCORING or not getattr(scope.get("route"), "path", None):
         return
     client = scope.get("client")
     who = {"key": scope["state"].get("key"), "client": client[0] if client else None}

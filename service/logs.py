@@ -41,7 +41,7 @@ def keep_audit(file: Path) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = WatchedFileHandler(file, encoding="utf-8")
+        handler = _AuditFile(file, encoding="utf-8")
     except OSError as error:
         raise ServiceError(
             f"{file}: the audit log cannot be kept there ({error.strerror}). Make it writable, or choose another file "
@@ -49,6 +49,21 @@ def keep_audit(file: Path) -> None:
         ) from error
     handler.setFormatter(formatter(LogFormat.JSON))
     audit.LOG.addHandler(handler)
+
+
+class _AuditFile(WatchedFileHandler):
+    """A file that may go away, or be closed to us, at any time: that is told on standard error as logging tells it.
+
+    The standard library's own raises where the file cannot be opened again, into whoever logs: after the change that
+    the line is about was made. The line itself is on standard error too.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, in a file that is there again too."""
+        try:
+            super().emit(record)
+        except Exception:  # noqa: BLE001  as every other handler's
+            self.handleError(record)
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:

@@ -6,8 +6,11 @@ Here time runs whenever no request is being answered on a connection; while one 
 """
 
 import asyncio
+import logging
+import math
 import time
 import uuid
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -23,11 +26,18 @@ MOST_HEAD_BYTES = 64 * 1024
 memory."""
 SURPLUS = 32
 """How many connections beyond `Settings.max_connections` are heard out: whoever watches the service is among them."""
+SURPLUS_HEAD_S = 1.0
+"""How long one of those may take to say what it wants: the next one waits for its place."""
+_TOLD_S = 60.0
+"""How often it is logged that connections are closed unheard."""
+_log = logging.getLogger("service")
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
+    _told_at: ClassVar[float] = -math.inf
+    """When it was last logged, of any connection, that one was closed unheard."""
     _begun: float | None = None
     """When the first byte of the message came that is being read."""
     _head_bytes = 0
@@ -62,6 +72,7 @@ class Protocol(HttpToolsProtocol):
         if beyond > SURPLUS:
             self._refused = True
             transport.abort()
+            self._tell_unheard()
         self._keep_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,7 +103,7 @@ class Protocol(HttpToolsProtocol):
         """The head is whole."""
         if self._refused:
             return
-        surplus = self._surplus and len(self.connections) > self._settings.max_connections
+        surplus = self._is_surplus
         if surplus and self._path not in WATCHING:
             self._refuse(
                 TooManyConnections(
@@ -161,6 +172,17 @@ class Protocol(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     @property
+    def _is_surplus(self) -> bool:
+        """Whether there are still more connections than may be, and this is one of those that came too late."""
+        return self._surplus and len(self.connections) > self._settings.max_connections
+
+    @property
+    def _head_s(self) -> float:
+        """How long a head may take."""
+        allowed = self._settings.head_timeout_s
+        return min(SURPLUS_HEAD_S, allowed) if self._is_surplus else allowed
+
+    @property
     def _path(self) -> str:
         return self.url.decode("latin-1").partition("?")[0]
 
@@ -171,17 +193,27 @@ class Protocol(HttpToolsProtocol):
             self._heard_out.cancel()
             self._heard_out = None
         elif not answering and self._heard_out is None:
-            self._heard_out = self.loop.call_later(self._settings.head_timeout_s, self._too_slow)
+            allowed_s = self._head_s
+            self._heard_out = self.loop.call_later(allowed_s, self._too_slow, allowed_s)
 
-    def _too_slow(self) -> None:
+    def _too_slow(self, allowed_s: float) -> None:
         if self._begun is None or self._in_body or self._refused:  # there is nothing to answer
             self.transport.close()
             self._await_reader()
         else:
             self._refuse(
-                RequestTooSlow(
-                    f"The head of the request was not whole after {self._settings.head_timeout_s:g} s. Send it at once."
-                )
+                RequestTooSlow(f"The head of the request was not whole after {allowed_s:g} s. Send it at once.")
+            )
+
+    def _tell_unheard(self) -> None:
+        now = time.monotonic()
+        if now - Protocol._told_at >= _TOLD_S:
+            Protocol._told_at = now
+            _log.warning(
+                "%d connections are open, and %d more wait to be heard: others are closed unheard, health probes among "
+                "them. Find who opens so many, or raise EARWITNESS_MAX_CONNECTIONS",
+                self._settings.max_connections,
+                SURPLUS,
             )
 
     def _await_reader(self) -> None:
@@ -191,8 +223,14 @@ class Protocol(HttpToolsProtocol):
             self._read_out = self.loop.call_later(self._settings.head_timeout_s, self.transport.abort)
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer a head that never reaches the application, counted and logged as the others are, and hang up."""
+        """Answer a head that never reaches the application, counted and logged as the others are, and hang up.
+
+        Behind a request that is being answered it gets no answer: that request's own is the last of the connection.
+        """
         self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            return
         request_id = uuid.uuid4().hex
         path = self._path
         answer = problem({"state": {"request_id": request_id}, "path": path}, error)

@@ -5,7 +5,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -30,6 +30,7 @@ class Server(uvicorn.Server):
         self._resources = resources
         self.ending = Ending(resources.flush)
         self._beside: tuple[uvicorn.Server, socket.socket] | None = None
+        self._serving_beside: asyncio.Task[None] | None = None
 
     def beside(self, app: FastAPI, port: int) -> None:
         """Serve another app too, on another port of the same address, for as long as this one runs.
@@ -82,24 +83,34 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until told to stop, then drain; a second Ctrl+C ends the drain."""
-        if self._beside is None:
-            await self._serve_and_drain()
-            return
-        other, listening = self._beside
-        serving = asyncio.create_task(other.serve([listening]))
-        try:
-            await self._serve_and_drain()
-        finally:
-            other.should_exit = True
-            await serving
-
-    async def _serve_and_drain(self) -> None:
+        if self._beside is not None:
+            self._serving_beside = asyncio.create_task(_serve_beside(*self._beside))
         await super().main_loop()
         _log.info("draining: what is in hand may take %g s more", self._resources.settings.drain_s)
         draining = asyncio.create_task(self._resources.drain())
         while not (draining.done() or self.force_exit):
             await asyncio.wait({draining}, timeout=0.1)
         self.ending.within(AFTER_DRAIN_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the last answers out on both ports at once: one after the other would take more than is left."""
+        await asyncio.gather(super().shutdown(sockets), self._shut_beside())
+
+    async def _shut_beside(self) -> None:
+        if self._beside is not None and self._serving_beside is not None:
+            self._beside[0].should_exit = True
+            await asyncio.wait({self._serving_beside})
+
+
+async def _serve_beside(other: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve on the metrics' port; where that fails it is told here, for nobody waits for it before the end."""
+    with closing(listening):
+        try:
+            await other.serve([listening])
+        except Exception:  # noqa: BLE001  the service itself goes on
+            _log.exception("GET /metrics is served no more: its port has failed. Restart the service.")
+            if other.started:
+                await other.shutdown([listening])
 
 
 class _Quiet(uvicorn.Server):

@@ -36,7 +36,7 @@ from service.telemetry import Metrics
 LOOK_S = 1.0
 """How often a watched link is looked at."""
 _MOST_PAUSE_S = 60.0
-"""How long it is left alone at most after an error that nobody foresaw."""
+"""How long it is left alone at most after an error that may pass, or that nobody foresaw."""
 _log = logging.getLogger("service")
 
 
@@ -199,12 +199,13 @@ class Serving:
                 place = await asyncio.to_thread(_place, link)
                 if place != seen:
                     owner = await asyncio.to_thread(_owner, link)
-                    with suppress(EarwitnessError):  # it is in the log
-                        # the next one may be better
-                        with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
-                            await self._exchange(link, None)
-                        seen = place  # not after another error, which may pass: a database that is away
+                    # the next one may be better
+                    with suppress(BundleRefused, UnknownBundle), attempt_by("serve --watch", owner):
+                        await self._exchange(link, None)
+                    seen = place
                 pause_s = LOOK_S
+            except EarwitnessError:  # it is in the log, and may pass (a database that is away); a load costs seconds
+                pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
             except Exception:  # noqa: BLE001  it is in the log, and the next bundle may be better
                 pause_s = min(2.0 * pause_s, _MOST_PAUSE_S)
                 _log.exception("%s could not be followed; it is looked at again in %g s", link, pause_s)

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import models
 from models.encoder import Device
 from models.vocabulary import NAME_PATTERN, SectionKey
-from service.access import Access, is_loopback
+from service.access import Access, host_name, is_loopback
 from service.logs import LogFormat
 
 DEMONSTRATION = Path(models.__file__).parent / "bundles" / "demonstration"
@@ -58,9 +58,11 @@ class Settings(BaseSettings):
     """Who is answered: open is everybody, keys is who has a key; by default keys, but open where the service listens on
     this machine alone."""
 
-    known_hosts: frozenset[Annotated[str, Field(pattern="^[a-z0-9.:-]+$")]] = frozenset()
-    """Further names by which the service may be asked where it needs no key and listens on this machine alone, as JSON:
-    ["earwitness.plant"]."""
+    known_hosts: frozenset[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$"), AfterValidator(host_name)]] = (
+        frozenset()
+    )
+    """Names with a dot by which the service may be asked where it needs no key, as JSON: ["earwitness.plant"]; others
+    are refused to who comes over the loopback, and to everybody where a name stands here."""
 
     keys: Path = Path("data/keys.json")
     """The file that keeps the digests of API keys; python -m service keys makes them."""
@@ -124,7 +126,8 @@ class Settings(BaseSettings):
     """How long a request may take before it is answered 504; a client's X-Request-Timeout-Ms can only shorten it."""
 
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
-    """How many connections may be open at once; over one more, only health and metrics are answered, all else 503."""
+    """How many connections may be open at once; over one more, only health and metrics are answered, all else 503.
+    There may be 32 of those, with a second each to say what they want; any further one is closed unheard."""
 
     head_timeout_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 10.0
     """How long a connection may take to send the head of its next request, from its opening or the first byte on: 408

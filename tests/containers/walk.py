@@ -145,7 +145,22 @@ def scores() -> None:
     body, content_type = form({"machine_type": "pump", "section": "00"}, sorted(CLIPS.glob("target-?.wav")))
     registered = ask(f"{SERVICE}/target-samples", body, content_type)
     assert (registered["version"], len(registered["samples"])) == (1, 3), registered
-    say("clips are scored, three target clips registered")
+    kept = compose("exec", "-T", "service", "python", "-c", "print(open('/data/audit.jsonl').read())")
+    line = json.loads(kept.split("\n")[0])
+    assert (line["route"], line["outcome"]) == ("/target-samples", "changed"), line
+    say("clips are scored, three target clips registered, which the audit log on the volume tells")
+
+
+def knows_its_names() -> None:
+    """A page whose own name was let point at the published port changes nothing."""
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
+    said = "an answer"
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{SERVICE}/bundle/rollback", b"", rebound), timeout=60)
+    except urllib.error.HTTPError as refused:
+        said = json.load(refused)["type"]
+    assert said == "urn:earwitness:problem:foreign-host", said
+    say("and the published port answers to no name of others")
 
 
 def survives() -> None:
@@ -226,7 +241,7 @@ def main() -> int:
     """Walk; whatever happens, nothing is left behind."""
     try:
         # what is refused meanwhile takes the time that the alert needs to fire
-        for step in (starts, scores, refuses, is_watched, survives, stops, falls_back):
+        for step in (starts, scores, knows_its_names, refuses, is_watched, survives, stops, falls_back):
             step()
     except BaseException:
         print(compose("logs", "--tail", "50", files=("tests/containers/webhook.yml",)), file=sys.stderr)

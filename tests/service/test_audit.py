@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.encoder import Device
-from service import audit
+from service import audit, logs
 from service.access import Access, KeyFile, Scope
 from service.audit import Change, Outcome, attempt_by, user_name
 from service.cli import main
@@ -236,6 +238,44 @@ def test_an_audit_log_that_cannot_be_kept_is_an_error(
     assert run("keys", "create", "line-3", "--scope", "score") == 2
     assert f"error: {kept}: the audit log cannot be kept there (Is a directory)" in capsys.readouterr().err
     assert not (tmp_path / "keys.json").exists()
+
+
+def test_an_audit_file_that_goes_away_stops_nothing(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The change is made, its secret printed, its outcome told on standard error; the file goes on when it may."""
+
+    def keep_and_lose(file: Path) -> None:
+        logs.keep_audit(file)
+        shutil.rmtree(file.parent)
+        file.parent.touch()  # and no folder can be made there
+
+    with monkeypatch.context() as losing:
+        losing.setattr("service.cli.keep_audit", keep_and_lose)
+        losing.setattr(audit.LOG, "handlers", [logging.StreamHandler(sys.stderr)])
+        assert run("keys", "create", "line-3", "--scope", "score") == 0
+    said = capsys.readouterr()
+    assert said.out.strip()
+    assert "keys create user=" in said.err
+    assert "outcome=changed" in said.err
+    assert "NotADirectoryError" in said.err
+    assert [key.name for key in KeyFile(tmp_path / "keys.json").read()] == ["line-3"]
+
+    kept.parent.unlink()
+    logs.keep_audit(kept)
+    (handler,) = audit.LOG.handlers
+    try:
+        shutil.rmtree(kept.parent)
+        with attempt_by("test", "me"), Change() as audited:
+            audited.made()
+        kept.parent.mkdir()
+        with attempt_by("test", "again"), Change() as audited:
+            audited.made()
+    finally:
+        audit.LOG.removeHandler(handler)
+        handler.close()
+    assert "FileNotFoundError" in capsys.readouterr().err
+    assert [json.loads(line)["user"] for line in kept.read_text().splitlines()] == ["again"]
 
 
 @pytest.mark.parametrize(

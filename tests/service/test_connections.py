@@ -105,6 +105,45 @@ def test_who_does_not_read_its_answers_is_not_waited_for(server: Server) -> None
     assert answered < asked / 2
 
 
+def test_silent_connections_keep_a_probe_out_for_a_moment_only(server: Server) -> None:
+    """Whoever comes too late has a second to speak; of those for whom there is no room even so the log tells, once."""
+    unheard = "others are closed unheard"
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(closing(Upload(server, FIELDS, 99_999)))
+        slow = stack.enter_context(closing(connect(server)))
+        slow.sendall(b"GET /livez HTTP/1.1\r\n")
+        while unheard not in server.log.read_text():
+            silent = stack.enter_context(closing(connect(server)))
+        with suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+        problem = answer_on(slow).json()
+        assert problem["type"] == "urn:earwitness:problem:request-too-slow"
+        assert "not whole after 1 s" in problem["detail"]
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            with closing(connect(server)) as probe, suppress(ConnectionError):
+                probe.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                if answer_on(probe).status_code == 200:
+                    break
+            assert time.monotonic() < until
+    assert server.log.read_text().count(unheard) == 1
+
+
+def test_a_request_that_is_answered_is_heard_out_before_the_next_is_refused(server: Server) -> None:
+    """Over the limit too: the second on its connection never gets its 503 in the first one's place."""
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(closing(Upload(server, FIELDS, 99_999)))
+        watching = stack.enter_context(closing(connect(server)))
+        watching.sendall(
+            b"".join(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/livez", b"/docs"))
+        )
+        answer = answer_on(watching)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert watching.recv(1) == b""
+
+
 def test_over_the_limit_only_who_watches_is_answered(server: Server) -> None:
     """503 for everybody else, until somebody has left."""
     with ExitStack() as stack:

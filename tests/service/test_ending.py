@@ -1,23 +1,30 @@
 """The end of the process comes in time, whatever hangs."""
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
-from service.ending import AFTER_DRAIN_S
+import service.server
+from service.app import create_app, metrics_app
+from service.ending import AFTER_DRAIN_S, Ending
+from service.protocol import Protocol
+from service.settings import Settings
 from tests.service.asking import target_clips
 from tests.service.bundles import FAN_1
 from tests.service.collectors import Collector
 from tests.service.postgres import Postgres
-from tests.service.servers import PATIENCE_S, REPOSITORY, Server
+from tests.service.servers import PATIENCE_S, REPOSITORY, Server, free_port
 
 DRAIN_S = 0.5
 BOUND_S = DRAIN_S + AFTER_DRAIN_S + 2.0
@@ -89,6 +96,58 @@ def test_a_frozen_database_does_not_keep_the_process_up(
             server.client.post("/target-samples", data=section, files=files, timeout=0.5)
         assert told_to_end(server) == 0
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture
+def two_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> service.server.Server:
+    """A server in this process, which it does not end, with the metrics on a port of their own."""
+    monkeypatch.setattr(Ending, "within", lambda *_: None)
+    app = create_app(Settings(database=str(tmp_path / "db")))
+    resources = app.state.resources
+    server = service.server.Server(
+        uvicorn.Config(app, port=0, http=Protocol, lifespan="off", log_config=None), resources
+    )
+    server.beside(metrics_app(resources), free_port())
+    return server
+
+
+async def serve(server: service.server.Server, until: Callable[[], object]) -> None:
+    """Serve until something is so, and end."""
+    async with asyncio.timeout(PATIENCE_S):
+        serving = asyncio.create_task(server.serve())
+        while not (server.started and until()):
+            await asyncio.sleep(0.01)
+        server.should_exit = True
+        await serving
+
+
+def test_both_ports_are_shut_at_once(two_ports: service.server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left after the drain is enough for the last answers of each, but not of one after the other."""
+    both, shut = asyncio.Barrier(2), uvicorn.Server.shutdown
+
+    async def shutdown(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        await shut(server, sockets)
+        async with asyncio.timeout(NOISE_S):
+            await both.wait()
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", shutdown)
+    asyncio.run(serve(two_ports, lambda: True))
+
+
+def test_a_metrics_port_that_dies_is_told(
+    two_ports: service.server.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, with the trace; the service goes on, and ends as it should."""
+    ticks = uvicorn.Server.on_tick
+
+    async def on_tick(server: uvicorn.Server, counter: int) -> bool:
+        if server is not two_ports:
+            raise ZeroDivisionError("nobody foresaw this")
+        return await ticks(server, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", on_tick)
+    asyncio.run(serve(two_ports, lambda: "GET /metrics is served no more" in caplog.text))
+    assert "nobody foresaw this" in caplog.text
 
 
 PROGRAM = """

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.vocabulary import SectionKey
+from service.errors import StoreError
 from service.registered import Registered, TargetState
 from service.serving import Serving
 from service.settings import Settings
@@ -97,6 +100,39 @@ def test_a_watched_link_is_looked_at_again_after_what_nobody_foresaw(
     asyncio.run(scenario())
     assert served == [tmp_path / "link"]
     assert caplog.text.count("could not be followed; it is looked at again in") == 2
+
+
+def test_a_watched_bundle_is_not_loaded_all_the_time_while_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as long is waited each time, until it could be served; once is enough then."""
+    tried: list[float] = []
+    looked: list[float] = []
+    away = 5
+
+    def look(_link: Path) -> Any:
+        looked.append(time.monotonic())
+        return "somewhere", 1
+
+    async def exchange(_serving: Serving, _folder: Path, _promotion: None) -> None:
+        tried.append(time.monotonic())
+        if len(tried) <= away:
+            raise StoreError("It is away.")
+
+    monkeypatch.setattr("service.serving.LOOK_S", 0.01)
+    monkeypatch.setattr("service.serving._place", look)
+    monkeypatch.setattr(Serving, "_exchange", exchange)
+
+    async def scenario() -> None:
+        serving = Serving(Settings(bundle=tmp_path / "link", database=str(tmp_path / "db"), watch=True), Metrics())
+        following = asyncio.create_task(serving._follow(None))
+        await until(lambda: len(looked) > away + 3)
+        following.cancel()
+
+    asyncio.run(scenario())
+    waited = [later - earlier for earlier, later in pairwise(tried)]
+    assert len(waited) == away
+    assert all(seconds >= 0.01 * 2**number for number, seconds in enumerate(waited, start=1)), waited
 
 
 class Slow(TargetStore):

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from fastapi import FastAPI
 
-from service.access import Access, KeyFile, Scope
+from service.access import Access, KeyFile, Scope, is_loopback
 from service.app import create_app, metrics_app
 from service.settings import Settings
+from tests.service.servers import REPOSITORY
 
 BASE = "http://localhost:8000"
 OWN: list[dict[str, str]] = [
@@ -44,7 +47,6 @@ class Apps:
         self.loopback = create_app(self.settings)
         self.metrics = metrics_app(self.loopback.state.resources)
         self.keys = create_app(self.settings.model_copy(update={"access": Access.KEYS}))
-        self.everybody = create_app(self.settings.model_copy(update={"access": Access.OPEN, "host": "0.0.0.0"}))
 
     def key(self, scope: Scope) -> dict[str, str]:
         """The header of who has a key with this scope."""
@@ -96,28 +98,92 @@ def test_pages_of_others_may_not(apps: Apps, headers: dict[str, str], caplog: py
         ("127.0.0.1:8000", True),
         ("127.8.8.8", True),
         ("[::1]:8000", True),
+        ("localhost.", True),
+        ("plant-pc:8000", True),
+        ("192.168.0.7:8000", True),
+        ("earwitness.plant.", True),
         ("earwitness.plant:80", True),
         ("evil.example", False),
         ("evil.example:8000", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example", False),
-        ("192.168.0.7:8000", False),
     ],
 )
-def test_who_comes_over_the_loopback_must_name_this_machine(apps: Apps, host: str, known: bool) -> None:
-    """Or a page whose own name points here could read the answers; on every path, the metrics' own port too."""
-    asked = [ask(apps.loopback, "GET", path, {"Host": host}) for path in ("/livez", "/docs", "/metrics", "/nowhere")]
+def test_who_comes_over_the_loopback_must_not_ask_for_anybody_elses_name(apps: Apps, host: str, known: bool) -> None:
+    """Or a page whose own name points here could read the answers, those of the metrics' own port too; health is all's.
+
+    Nobody can have an address or a name without a dot in public: a machine's own name, which Debian lets point at
+    127.0.1.1, is no page's.
+    """
+    assert ask(apps.loopback, "GET", "/livez", {"Host": host}).status_code == 200
+    assert ask(apps.loopback, "GET", "/readyz", {"Host": host}).json()["type"].endswith(":not-ready")
+    asked = [ask(apps.loopback, "GET", path, {"Host": host}) for path in ("/sections", "/docs", "/metrics", "/nowhere")]
     for answer in (*asked, ask(apps.metrics, "GET", "/metrics", {"Host": host})):
         assert (answer.status_code == 403) == (not known)
         if not known:
             assert answer.json()["type"] == "urn:earwitness:problem:foreign-host"
-    assert ask(apps.keys, "GET", "/livez", {"Host": host}).status_code == 200
+    assert ask(apps.keys, "GET", "/docs", {"Host": host}).status_code == 200
 
 
-def test_where_everybody_is_let_in_every_name_will_do(apps: Apps) -> None:
-    """Prometheus asks a container for `service:8000`, by an address that is not the loopback's."""
-    answer = ask(apps.everybody, "GET", "/metrics", {"Host": "service:8000"}, "http://172.18.0.2:8000")
-    assert answer.status_code == 200
+def test_a_service_that_is_open_to_a_network_answers_there_to_every_name(apps: Apps) -> None:
+    """Until it is told one: which names the network has for it, nobody else knows."""
+    open_to_all = apps.settings.model_copy(
+        update={"access": Access.OPEN, "host": "0.0.0.0", "known_hosts": frozenset()}
+    )
+    app = create_app(open_to_all)
+    assert ask(app, "GET", "/metrics", {"Host": "line-3.plant"}, "http://192.168.0.7:8000").status_code == 200
+    assert ask(app, "GET", "/metrics", {"Host": "plant-pc:8000"}, "http://127.0.1.1:8000").status_code == 200
+    assert ask(app, "GET", "/metrics", {"Host": "line-3.plant"}, "http://127.0.0.1:8000").status_code == 403
+
+
+def composed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FastAPI:
+    """The app with what `docker compose up` gives it where nothing is set."""
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["service"]
+    for name, value in service["environment"].items():
+        if value is not None:
+            monkeypatch.setenv(name, re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", value))
+    return create_app(Settings(host="0.0.0.0", database=str(folder / "db")))
+
+
+@pytest.mark.parametrize("host", ["evil.example:8000", "localhost.evil.example:8000"])
+def test_no_name_may_be_let_point_at_a_published_port(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine hands what comes to 127.0.0.1 on to the container's own address; its page is then of our origin."""
+    app, container = composed(monkeypatch, tmp_path), "http://172.18.0.2:8000"
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    for method, path in (("POST", "/bundle/rollback"), ("GET", "/sections"), ("GET", "/metrics")):
+        answer = ask(app, method, path, headers, container)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:earwitness:problem:foreign-host")
+
+
+def test_whom_the_containers_serve_they_go_on_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus asks for `service:8000`, the health check for 127.0.0.1, and we for the port that is published."""
+    app, container = composed(monkeypatch, tmp_path), "http://172.18.0.2:8000"
+    assert ask(app, "GET", "/metrics", {"Host": "service:8000"}, container).status_code == 200
+    assert ask(app, "GET", "/livez", {"Host": "127.0.0.1:8000"}, "http://127.0.0.1:8000").status_code == 200
+    for host in ("localhost:8123", "127.0.0.1:8123"):
+        headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        answer = ask(app, "POST", "/bundle/rollback", headers, container)
+        assert answer.json()["type"].endswith(":not-ready")
+
+
+@pytest.mark.parametrize(
+    "written", ["earwitness.plant", "Earwitness.plant:8443", "earwitness.plant.", "[fd00::17]:8443", "fd00::17"]
+)
+def test_a_name_is_known_however_it_is_written(written: str, tmp_path: Path) -> None:
+    """With a port, a last dot, capitals or an address' brackets: they are no part of what is compared."""
+    app = create_app(Settings(database=str(tmp_path / "db"), known_hosts=frozenset({written})))
+    place = "[fd00::17]:8443" if "fd00" in written else "earwitness.plant:8443"
+    assert ask(app, "GET", "/metrics", {"Host": place}).status_code == 200
+    answer = ask(app, "POST", "/bundle/rollback", {"Origin": f"https://{place}"})
+    assert answer.json()["type"].endswith(":not-ready")
+
+
+def test_a_loopback_that_is_written_as_ipv6_is_one() -> None:
+    """As a socket that serves both has it; Python 3.11 itself does not say so."""
+    assert is_loopback("::ffff:127.0.0.1")
+    assert not is_loopback("::ffff:192.168.0.7")
 
 
 def test_another_server_that_runs_the_app_opens_it_to_nobody(apps: Apps) -> None:

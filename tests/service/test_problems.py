@@ -335,6 +335,19 @@ def test_what_is_no_request_gets_a_problem(server: Server, case: str) -> None:
     assert json.loads(line)["status"] == 400
 
 
+def test_what_follows_a_request_takes_nothing_from_its_answer(server: Server) -> None:
+    """It is being done, and 400 would say that it is not; the answer is the last of the connection."""
+    before = refusals(server)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
+        connection.sendall(LINE + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD + b"\0surplus")
+        answer = answer_on(connection)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert answer.json()["decision"] == "normal"
+        with suppress(ConnectionResetError):  # there may be more of ours than was read
+            assert connection.recv(1) == b""
+    assert refusals(server) == before
+
+
 @pytest.mark.parametrize("path", ["/score?machine_type=fan&section=00&domain=source", "/livez"])
 def test_trailers_without_an_end_are_not_kept(server: Server, path: str) -> None:
     """Neither where the body is waited for nor where the answer does not need it: the connection is closed."""
