@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from models.encoder import l2_normalised
 from models.mixtures import REGULARISATION, Mixture, fit_mixture
 from models.references import References, refer_to
-from models.scoring import MemberModel, Normality, SectionModel
+from models.scoring import MemberModel, Normality, SectionModel, side_by_side
 from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
 from training.features import TrainingClip
@@ -202,7 +202,7 @@ def fit_sections(
     }
     return {
         key: SectionModel(
-            tuple(models),
+            side_by_side(models),
             {text: maxima[name] for text, name in present[key].items()}
             if mixtures and key.machine_type in fitting.temporal_maximum_types
             else None,

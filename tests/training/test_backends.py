@@ -16,6 +16,7 @@ from models.references import References, refer_to
 from models.scoring import Normality, SectionModel
 from models.targets import target_normality
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, Split
+from tests.models.tiny import held_once
 from training.backends import (
     CENTERS,
     DENSITY_NEIGHBOURS,
@@ -127,6 +128,7 @@ def where(condition: Callable[[Recording], bool]) -> list[int]:
 def test_every_section_has_a_model_of_every_member(models: dict[SectionKey, SectionModel]) -> None:
     assert list(models) == sorted([VALVE_0, VALVE_1, FAN])
     assert {len(model.members) for model in models.values()} == {len(MEMBERS)}
+    assert all(map(held_once, models.values())), "a full ensemble has gigabytes of them"
 
 
 @pytest.mark.parametrize("key", [VALVE_0, VALVE_1, FAN])
