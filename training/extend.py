@@ -21,7 +21,6 @@ from models.compact import FOLDS, CompactSection, Heard
 from models.decision import PERCENTILE, Calibration
 from models.detector import Detector
 from models.encoder import Device
-from models.errors import BundleError
 from models.frontend import temporal_maximum
 from models.manifest import Manifest
 from models.mixtures import REGULARISATION
@@ -29,7 +28,7 @@ from models.scoring import SectionModel
 from models.systems import Embeddings, joined
 from models.vocabulary import LossChoice, SectionKey, SubSystem, ThresholdRule
 from training import backends, calibration, references
-from training.bundling import machine_types_of, n_recordings, with_sounds, write_with_canary
+from training.bundling import machine_types_of, n_recordings, refuse_place, with_sounds, write_with_canary
 from training.dynamics import residuals
 from training.features import FeatureStore, extract_features
 from training.folds import clip_folds, condition_folds
@@ -57,8 +56,7 @@ def extend(bundle: Path, recordings: Sequence[Recording], out: Path, work: Path,
     NotTrainable : where none is for training, or none of a section's usual condition.
     BundleError : where the bundle cannot be read or the new one written.
     """
-    if out.exists():
-        raise BundleError(out, "exists already, and a bundle is never changed. Name another folder.")
+    refuse_place(out)
     old = read_bundle(bundle)
     training = training_recordings(recordings)
     fused = old.manifest.fusion is not None

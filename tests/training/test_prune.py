@@ -178,8 +178,9 @@ def test_the_curve_is_printed_and_a_dry_run_writes_nothing(
 ) -> None:
     """A line a step with its measured time, the step asked for marked, who stays by name."""
     words = ["prune", str(made / "whole"), "--work", str(made / "work"), "--members", "3"]
-    assert main([*words, "--bundle", str(tmp_path / "small"), "--dry-run"]) == 0
-    assert not list(tmp_path.iterdir())
+    there = set(made.rglob("*"))
+    assert main([*words, "--dry-run"]) == 0
+    assert set(made.rglob("*")) == there
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("fan: members left out one by one, by training clips alone; * as many as stay;")
     steps = [line.split() for line in lines[3:9]]
@@ -188,8 +189,13 @@ def test_the_curve_is_printed_and_a_dry_run_writes_nothing(
     pruning = Pruning.of(made / "whole", made / "work", 3)
     stay = ", ".join(pruning.whole.manifest.members[place].id for place in pruning.kept)
     assert f"* 3 of 6 members stay: {stay}." in lines
-    assert main([*words, "--bundle", str(made / "work")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "add --bundle OUT, or --dry-run for the curve alone" in capsys.readouterr().err
+    for place, refusal in (("work", "exists already"), ("whole/manifest.json/small", "is no folder")):
+        assert main([*words, "--bundle", str(made / place)]) == 2
+        said = capsys.readouterr()
+        assert refusal in said.err
+        assert not said.out, "before anything is measured"
     with pytest.raises(SystemExit):
         main([*words[:-1], "0", "--bundle", str(tmp_path / "small")])
     assert "0 members score nothing" in capsys.readouterr().err
