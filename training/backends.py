@@ -2,7 +2,7 @@
 
 Conventions: arrays are aligned by row with the training clips, and by their second axis with the members. Only clips at
 their own speed enter a mixture; contrast copies belong to the networks' training alone. Mixtures of an attribute class
-are fitted once for the machine type and stand, the same object, in each section where that attribute is present.
+are fitted once for the machine type and stand, equal, in the arrays of each section where that attribute is present.
 """
 
 import logging

@@ -172,7 +172,7 @@ def test_a_section_has_the_attributes_of_its_own_source_clips(models: dict[Secti
         assert list(first.attributes) == ["pat_00", "pat_01"]
         assert sorted(second.attributes) == [NO_ATTRIBUTE, "pat_01"]
         assert list(fan.attributes) == [NO_ATTRIBUTE]
-        assert first.attributes["pat_01"] is second.attributes["pat_01"]
+        assert_equal(first.attributes["pat_01"], second.attributes["pat_01"])
 
 
 def test_a_target_mixture_needs_three_clips(training: TrainingSet, models: dict[SectionKey, SectionModel]) -> None:
