@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from models.errors import DataError
-
-Scores = NDArray[np.float64]
+from training.metrics import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ class Confirmed:
     other networks.
     """
 
-    covariance: Scores
-    confirmed: Scores
+    covariance: NDArray[np.float64]
+    confirmed: NDArray[np.float64]
 
     @classmethod
     def of(cls, places: Sequence[Scores], networks: Sequence[str]) -> Self:
