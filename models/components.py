@@ -53,7 +53,7 @@ class Components:
 
     @classmethod
     def joined(cls, members: Sequence[Sequence[Self]]) -> Self:
-        """Those of each member, one behind the other; where each member has but one part, in the memory of the parts.
+        """Those of each member, one behind the other; without a copy where the parts of each member lie so already.
 
         Raises
         ------
@@ -97,11 +97,30 @@ class Components:
 
 
 def _joined(members: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[Any], ...]:
-    """The rows of each member, as parts of one array.
+    """The rows of each member, as parts of one array; where they are in place, they stay there.
 
     numpy asks for huge pages where an array has 4 MiB or more, and what is read once a clip comes a quarter faster so.
     """
-    if all(len(parts) == 1 for parts in members):
-        return tuple(parts[0] for parts in members)
+    in_place = tuple(own for own in map(_in_place, members) if own is not None)
+    if len(in_place) == len(members):
+        return in_place
     ends = np.cumsum([sum(map(len, parts)) for parts in members])
     return tuple(np.split(np.concatenate([own for parts in members for own in parts]), ends[:-1]))
+
+
+def _in_place(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """All rows as one part of an array in which they lie one behind the other; None where they lie elsewhere."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    whole = parts[0].base
+    if not isinstance(whole, np.ndarray) or whole.ndim != 2 or whole.strides[0] == 0:
+        return None
+    begin = parts[0].ctypes.data
+    for part in parts:
+        alike = (part.shape[1:], part.strides, part.dtype) == (whole.shape[1:], whole.strides, whole.dtype)
+        if part.base is not whole or not alike or part.ctypes.data != begin:
+            return None
+        begin += len(part) * whole.strides[0]
+    start, within = divmod(parts[0].ctypes.data - whole.ctypes.data, whole.strides[0])
+    return None if within else whole[start : start + sum(map(len, parts))]

@@ -26,7 +26,7 @@ from models.fusion import Spread
 from models.manifest import Manifest
 from models.mixtures import Mixture
 from models.references import REFERENCE_ARRAYS, References
-from models.scoring import MemberModel, Normality, SectionModel
+from models.scoring import MemberModel, Normality, SectionModel, side_by_side
 from models.unpickling import dumps, loads
 from models.vocabulary import Domain, SectionKey, SubSystem, ThresholdRule
 
@@ -131,7 +131,9 @@ def _mixture_section(value: Any) -> SectionModel:
         )
         for member in value["members"]
     )
-    return SectionModel(members=members, temporal_maximum=None if temporal is None else _mixtures(temporal))
+    return SectionModel(
+        members=side_by_side(members), temporal_maximum=None if temporal is None else _mixtures(temporal)
+    )
 
 
 def _compact_arrays(model: CompactSection) -> dict[str, Any]:

@@ -20,7 +20,8 @@ clip lies in the span of a single broad component.
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -105,10 +106,12 @@ class Mixture:
             raise ValueError(f"x must have the shape (clips, {self.means.shape[1]}), not {x.shape}.")
         return self.components.weighted_log_likelihoods(x[:, None])
 
-    def move(self, means: NDArray[np.float64], factors: NDArray[np.floating[Any]]) -> None:
-        """Hold both where these are, parts of larger arrays with the same values: no second copy."""
-        object.__setattr__(self, "factors", factors)
-        self.components.means, self.components.factors = (means,), (factors,)
+    def held_in(self, means: NDArray[np.float64], factors: NDArray[np.floating[Any]]) -> Self:
+        """The same mixture on these arrays of the same values, parts of larger ones: no second copy beside those."""
+        held = copy(self)
+        object.__setattr__(held, "factors", factors)
+        object.__setattr__(held, "components", replace(self.components, means=(means,), factors=(factors,)))
+        return held
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The mixture as plain arrays, for a file."""

@@ -11,7 +11,7 @@ nearer take off, 0 or less, so that in the target domain the nearest of all coun
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,33 @@ class SectionModel:
             raise ValueError("A section is scored by at least one member.")
         if self.temporal_maximum is not None and not self.temporal_maximum:
             raise ValueError("Temporal maxima are of at least one attribute, or None.")
-        sections = [[one.section] for one in self.members if isinstance(one.section, Mixture)]
-        if sections and len(sections) < len(self.members):
+        own = _mixtures(self.members)
+        if own and len(own) < len(self.members):
             raise ValueError("The members of a section all have mixtures, or all references.")
-        own = [[*section, *one.attributes.values()] for section, one in zip(sections, self.members, strict=False)]
-        object.__setattr__(self, "_together", _side_by_side(own) if sections else None)
-        alone = [[one.components for one in section] for section in sections]
-        object.__setattr__(self, "_sections", Components.joined(alone) if sections else None)
+        object.__setattr__(self, "_together", _joined(own) if own else None)
+        object.__setattr__(self, "_sections", _joined([mixtures[:1] for mixtures in own]) if own else None)
         object.__setattr__(self, "_names", tuple(name for one in self.members for name in (None, *one.attributes)))
+
+
+def side_by_side(members: Sequence[MemberModel]) -> tuple[MemberModel, ...]:
+    """The same members, their mixtures as parts of arrays that any `SectionModel` of some of them computes with.
+
+    For who has made or read them, and keeps these in place of those: memory then holds them once. References stay.
+    """
+    own = _mixtures(members)
+    if not own or len(own) < len(members):
+        return tuple(members)
+    together = _joined(own)
+    placed = []
+    for member, mixtures, means, factors in zip(members, own, together.means, together.factors, strict=True):
+        held, component, row = [], 0, 0
+        for mixture in mixtures:
+            components = slice(component, component := component + mixture.n_components)
+            rows = slice(row, row := row + len(mixture.factors))
+            held.append(mixture.held_in(means[components], factors[rows]))
+        attributes = dict(zip(member.attributes, held[1:], strict=True))
+        placed.append(replace(member, section=held[0], attributes=attributes))
+    return tuple(placed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,8 +165,8 @@ def target_term(target: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
 
     ``x``: (clips, members, d).
     """
-    mixtures = [[one.components] for one in target if isinstance(one, Mixture)]
-    return -Components.joined(mixtures).best(x) if mixtures else _distances(target, x)
+    mixtures = [[one] for one in target if isinstance(one, Mixture)]
+    return -_joined(mixtures).best(x) if mixtures else _distances(target, x)
 
 
 def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats) -> NDArray[np.float64]:
@@ -269,16 +288,13 @@ def _distances(members: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
     return np.stack([one.distances(x[:, place]) for place, one in enumerate(references)], axis=1)
 
 
-def _side_by_side(members: Sequence[Sequence[Mixture]]) -> Components:
-    """The components of all; the mixtures' arrays are views of theirs from then on, so that memory holds them once."""
-    together = Components.joined([[mixture.components for mixture in mixtures] for mixtures in members])
-    for mixtures, means, factors in zip(members, together.means, together.factors, strict=True):
-        component, row = 0, 0
-        for mixture in mixtures:
-            components = slice(component, component := component + mixture.n_components)
-            rows = slice(row, row := row + len(mixture.factors))
-            mixture.move(means[components], factors[rows])
-    return together
+def _mixtures(members: Sequence[MemberModel]) -> list[list[Mixture]]:
+    """The section's and the attributes' of each member that has mixtures."""
+    return [[one.section, *one.attributes.values()] for one in members if isinstance(one.section, Mixture)]
+
+
+def _joined(members: Sequence[Sequence[Mixture]]) -> Components:
+    return Components.joined([[mixture.components for mixture in mixtures] for mixtures in members])
 
 
 def _sum(terms: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -141,8 +141,10 @@ def _prune(commands: Commands) -> None:
     prune.add_argument("whole", type=Path, metavar="BUNDLE", help="the bundle, which stays as it is")
     prune.add_argument("--work", type=Path, required=True, help="the work folder that the bundle was made in")
     prune.add_argument("--members", type=_members, required=True, metavar="N", help="how many shall score a clip")
-    prune.add_argument("--bundle", type=Path, required=True, metavar="OUT", help="the new one; must not exist yet")
-    prune.add_argument("--dry-run", action="store_true", help="print the curve and who would stay, and stop")
+    prune.add_argument("--bundle", type=Path, metavar="OUT", help="the new one; must not exist yet")
+    prune.add_argument(
+        "--dry-run", action="store_true", help="print the curve and who would stay, and stop; needs no --bundle"
+    )
     prune.set_defaults(run="prune")
 
 

@@ -2,7 +2,7 @@
 
 Conventions: arrays are aligned by row with the training clips, and by their second axis with the members. Only clips at
 their own speed enter a mixture; contrast copies belong to the networks' training alone. Mixtures of an attribute class
-are fitted once for the machine type and stand, the same object, in each section where that attribute is present.
+are fitted once for the machine type and stand, equal, in the arrays of each section where that attribute is present.
 """
 
 import logging
@@ -18,9 +18,10 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from models.encoder import l2_normalised
+from models.manifest import Manifest
 from models.mixtures import REGULARISATION, Mixture, fit_mixture
 from models.references import References, refer_to
-from models.scoring import MemberModel, Normality, SectionModel
+from models.scoring import MemberModel, Normality, SectionModel, side_by_side
 from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
 from training.features import TrainingClip
@@ -71,6 +72,18 @@ class Fitting:
     def of(cls, recipe: Recipe, seed: int) -> Self:
         """A recipe's."""
         return cls(seed, recipe.temporal_maximum, recipe.regularisation, recipe.backend, recipe.target_smote)
+
+    @classmethod
+    def of_bundle(cls, manifest: Manifest) -> Self:
+        """Those that a bundle was made with; a choice that its recipe does not tell was made by default."""
+        recipe: Mapping[str, Any] = manifest.recipe
+        return cls(
+            recipe.get("seed", 0),
+            tuple(recipe.get("temporal_maximum", ())),
+            recipe.get("regularisation", REGULARISATION),
+            Backend(recipe.get("backend", Backend.MIXTURES)),
+            manifest.target_smote,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,12 +215,12 @@ def fit_sections(
     }
     return {
         key: SectionModel(
-            tuple(models),
+            side_by_side(fitted.pop(key)),  # so that memory never holds those of all sections twice
             {text: maxima[name] for text, name in present[key].items()}
             if mixtures and key.machine_type in fitting.temporal_maximum_types
             else None,
         )
-        for key, models in fitted.items()
+        for key in list(fitted)
     }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +22,7 @@ from models.bundle import LEVEL_QUANTILES, Bundle, CalibrationKey, SectionCalibr
 from models.decision import Calibration
 from models.detector import Detector
 from models.encoder import Device
+from models.errors import BundleError
 from models.frontend import LogMelSpec
 from models.manifest import ClipCounts, FrontEnd, MachineTypeEntry, SectionEntry, Standardisation
 from models.vocabulary import Domain, LossChoice, SectionKey
@@ -73,6 +75,20 @@ def machine_types_of(
         )
         for machine_type in sorted({key.machine_type for key in keys})
     }
+
+
+def refuse_place(out: Path) -> None:
+    """Say before any work, not after it, that no bundle can be written there.
+
+    Raises
+    ------
+    BundleError : where the folder is there, or none can be made.
+    """
+    if os.path.lexists(out):
+        raise BundleError(out, "exists already, and a bundle is never changed. Name another folder.")
+    place = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise BundleError(out, f"{place} is no folder that can be written to. Name another place for the bundle.")
 
 
 def with_sounds(

@@ -123,11 +123,17 @@ def _extend(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from training.prune import Pruning, refuse_existing
+    from training.bundling import refuse_place
+    from training.prune import Pruning
     from training.pruning_printed import as_text, clip_ms
     from training.timing import ROUNDS
 
-    refuse_existing(options.bundle)
+    if not options.dry_run:
+        if options.bundle is None:
+            raise DataError(
+                "No place is named for the smaller bundle: add --bundle OUT, or --dry-run for the curve alone."
+            )
+        refuse_place(options.bundle)
     pruning = Pruning.of(options.whole, options.work, options.members)
     with tqdm(total=len(pruning.groups) * (1 + ROUNDS), unit="round", desc="time", leave=False) as bar:
         ms = [clip_ms(pruning, group, bar.update) for group in pruning.groups]

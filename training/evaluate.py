@@ -16,7 +16,7 @@ from training.progress import Advance
 from training.promises import Promising, promises
 from training.recordings import Place, Recording
 from training.resampling import Draws
-from training.scored import Contender, Descended, Ensemble, Scored
+from training.scored import Composed, Contender, Descended, Scored
 from training.tables import Evaluation, System
 
 _Groups: TypeAlias = Mapping[Place, list[Recording]]
@@ -132,7 +132,7 @@ def _alike(contender: Contender) -> tuple[object, ...]:
 
 
 def _members(contender: Contender) -> int | None:
-    return contender.members if isinstance(contender, Ensemble) else None
+    return contender.members if isinstance(contender, Composed) else None
 
 
 def _rule(contender: Contender) -> str | None:

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +20,17 @@ from models.compact import FOLDS, CompactSection, Heard
 from models.decision import PERCENTILE, Calibration
 from models.detector import Detector
 from models.encoder import Device
-from models.errors import BundleError
 from models.frontend import temporal_maximum
 from models.manifest import Manifest
-from models.mixtures import REGULARISATION
 from models.scoring import SectionModel
 from models.systems import Embeddings, joined
 from models.vocabulary import LossChoice, SectionKey, SubSystem, ThresholdRule
 from training import backends, calibration, references
-from training.bundling import machine_types_of, n_recordings, with_sounds, write_with_canary
+from training.bundling import machine_types_of, n_recordings, refuse_place, with_sounds, write_with_canary
 from training.dynamics import residuals
 from training.features import FeatureStore, extract_features
 from training.folds import clip_folds, condition_folds
 from training.progress import Advance
-from training.recipe import Backend
 from training.recordings import Recording, training_recordings
 
 Section = SectionModel | CompactSection
@@ -57,8 +53,7 @@ def extend(bundle: Path, recordings: Sequence[Recording], out: Path, work: Path,
     NotTrainable : where none is for training, or none of a section's usual condition.
     BundleError : where the bundle cannot be read or the new one written.
     """
-    if out.exists():
-        raise BundleError(out, "exists already, and a bundle is never changed. Name another folder.")
+    refuse_place(out)
     old = read_bundle(bundle)
     training = training_recordings(recordings)
     fused = old.manifest.fusion is not None
@@ -90,7 +85,7 @@ def _fused(
     detector: Detector, store: FeatureStore, advance: Advance
 ) -> tuple[dict[SectionKey, Section], dict[CalibrationKey, Calibration]]:
     """Sections on references: by clip folds what serves, by condition folds what the thresholds are made of."""
-    bundle, seed = detector.bundle, _seed(detector.bundle)
+    bundle, seed = detector.bundle, backends.Fitting.of_bundle(detector.bundle.manifest).seed
     heard = Heard(_embed(detector, store, advance), np.asarray(store.inputs(SubSystem.A)))
     new = {clip.recording.key for clip in store.clips}
     pool: dict[str, list[NDArray[np.float64]]] = {}
@@ -112,15 +107,8 @@ def _mixtures(
     """Mixtures on the members of each machine type, started by k-means: no network has centres for these classes."""
     manifest = detector.bundle.manifest
     embeddings = _embed(detector, store, advance)[SubSystem.R]
-    recipe: Mapping[str, Any] = manifest.recipe
-    rule = ThresholdRule(recipe.get("calibration", ThresholdRule.HELD_OUT))
-    fitting = backends.Fitting(
-        seed=_seed(detector.bundle),
-        temporal_maximum_types=tuple(recipe.get("temporal_maximum", ())),
-        regularisation=float(recipe.get("regularisation", REGULARISATION)),
-        backend=Backend(recipe.get("backend", Backend.MIXTURES)),
-        target_smote=manifest.target_smote,
-    )
+    rule = ThresholdRule(str(manifest.recipe.get("calibration", ThresholdRule.HELD_OUT)))
+    fitting = backends.Fitting.of_bundle(manifest)
     sections: dict[SectionKey, Section] = {}
     calibrated: dict[CalibrationKey, Calibration] = {}
     for machine_type in sorted({clip.recording.machine_type for clip in store.clips}):
@@ -171,11 +159,6 @@ def _loss_of(manifest: Manifest, machine_type: str) -> LossChoice:
         return manifest.machine_types[machine_type].loss
     heads = [member.heads for member in manifest.members]
     return LossChoice.BOTH_HEADS if LossChoice.BOTH_HEADS in heads or not heads else LossChoice.SECTIONS
-
-
-def _seed(bundle: Bundle) -> int:
-    seed = bundle.manifest.recipe.get("seed")
-    return seed if isinstance(seed, int) else 0
 
 
 def _percentile(bundle: Bundle) -> float:

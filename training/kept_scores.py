@@ -47,8 +47,7 @@ def kept_scores(work: Path, bundle: Bundle) -> dict[CalibrationKey, CalibrationS
     if not path.exists():
         raise DataError(
             f"{work} does not hold what each member of bundle {bundle.id} says of its training clips. Name the work "
-            "folder that it was made in; where an earlier Earwitness made it, 'python -m training backends DATA... "
-            f"--work {work} --bundle OUT' makes an equal one, and keeps them."
+            f"folder that it was made in. Where an earlier Earwitness made it there: {_made_again(bundle)}"
         )
     with np.load(path, allow_pickle=False) as arrays:
         scores = {
@@ -70,9 +69,18 @@ def kept_scores(work: Path, bundle: Bundle) -> dict[CalibrationKey, CalibrationS
             raise DataError(
                 f"What {path} keeps does not come to the calibration of bundle {bundle.id} for {place[0].machine_type} "
                 f"section {place[0].section}, {place[1]}: the bundle was made in another work folder, or this one has "
-                "made another since. Name the bundle's own work folder."
+                f"made another since. Name the bundle's own work folder. Where this is it: {_made_again(bundle)}"
             )
     return scores
+
+
+def _made_again(bundle: Bundle) -> str:
+    """How to come by scores that are not kept: of an equal bundle, whose thresholds are those of this Earwitness."""
+    recipe = bundle.manifest.recipe
+    return (
+        f"repeat the command that made it, of recipe {recipe.get('name')} and seed {recipe.get('seed')}, with all its "
+        "options, but 'backends' in place of 'train' and another --bundle, and prune that one."
+    )
 
 
 def _path(work: Path, recipe: Mapping[str, JsonValue]) -> Path:

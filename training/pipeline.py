@@ -8,13 +8,12 @@ from the exported embedders, run by the encoder that serves them. There are two 
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
-from models.errors import BundleError
 from models.frontend import LogMelSpec
 from models.reduced import check_precision
 from models.vocabulary import Precision
+from training.bundling import refuse_place
 from training.ensemble import train_ensemble
 from training.features import FeatureStore, extract_features
 from training.fused import train_fused
@@ -40,12 +39,10 @@ def train(
     PrecisionUnavailable : where this machine does not compute in the recipe's precision.
     TrainingDiverged, BundleError : see there.
     """
-    if bundle is not None and bundle.exists():
-        raise BundleError(bundle, "exists already, and a bundle is never changed. Name another folder.")
     if bundle is not None:
-        _refuse_closed_place(bundle)
+        refuse_place(bundle)  # before hours of training, not after them
     if run.recipe.precision is not Precision.FLOAT32 and until >= Until.EXPORT:
-        check_precision(run.recipe.precision)  # before hours of training, not after them
+        check_precision(run.recipe.precision)  # likewise
     fused = run.recipe.backend is Backend.FOLDS
     with alone_in(run.work), Progress(run.stages(until)) as progress:
         store = extract_features(
@@ -61,13 +58,6 @@ def train(
         if until >= Until.FIT:
             go_on = train_fused if fused else train_ensemble
             go_on(run, store, progress, bundle, until=until, demonstration=demonstration)
-
-
-def _refuse_closed_place(bundle: Path) -> None:
-    """Say before hours of training, not after them, that no folder can be made there."""
-    place = next(folder for folder in bundle.absolute().parents if os.path.lexists(folder))
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise BundleError(bundle, f"{place} is no folder that can be written to. Name another place for the bundle.")
 
 
 def _claim(run: Run, store: FeatureStore) -> None:

@@ -1,7 +1,7 @@
 """An evaluation as tables, for a terminal and for a report's page; `training.layout` says what their marks mean.
 
-Nothing else makes tables: what is read here and there is the same table. A table has one line a group or machine type,
-however wide that becomes.
+No other module makes tables of an evaluation, and none makes two of one thing: what is read here and there is the same
+table. A table has one line a group or machine type, however wide that becomes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

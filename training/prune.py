@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from models.bundle import Bundle, CalibrationKey, read_bundle
 from models.decision import Calibration
-from models.errors import BundleError, DataError
+from models.errors import DataError
 from models.manifest import Manifest
 from models.scoring import SectionModel
 from models.vocabulary import LossChoice
@@ -178,12 +178,6 @@ class Pruning:
                 changed.append((scores[0] > thresholds[0]) != (scores[1] > thresholds[1]))
         clips = np.concatenate(moved), np.concatenate(changed)
         return float(clips[0].mean()) if len(clips[0]) else 0.0, float(clips[1].mean()) if len(clips[1]) else 0.0
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise `BundleError` where a bundle cannot be written because its folder is there."""
-    if out.exists():
-        raise BundleError(out, "exists already, and a bundle is never changed. Name another folder.")
 
 
 def _sharing(manifest: Manifest) -> Iterator[tuple[str, ...]]:

@@ -17,9 +17,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-Scores = NDArray[np.float64]
+from models.errors import DataError
+from training.metrics import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,18 @@ class Pruned:
 
         Raises
         ------
-        pydantic.ValidationError : for a field ``pruned`` that holds something else.
+        DataError : for a field ``pruned`` that holds something else.
         """
         told = training_data.get("pruned")
-        return None if told is None else TypeAdapter(cls).validate_python(told)
+        try:
+            return None if told is None else TypeAdapter(cls).validate_python(told)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, ("pruned", *wrong["loc"])))
+            raise DataError(
+                f"The bundle's manifest does not tell how it was pruned ({place}: {wrong['msg']}). It was changed by "
+                "hand, or made by another release: prune the whole bundle again with this one."
+            ) from error
 
     def as_json(self) -> JsonValue:
         """For the manifest."""
@@ -79,8 +88,8 @@ class Confirmed:
     other networks.
     """
 
-    covariance: Scores
-    confirmed: Scores
+    covariance: NDArray[np.float64]
+    confirmed: NDArray[np.float64]
 
     @classmethod
     def of(cls, places: Sequence[Scores], networks: Sequence[str]) -> Self:

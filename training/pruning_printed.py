@@ -1,15 +1,16 @@
-"""The curve of a pruning as a table for a terminal, with what a clip takes on this machine at each step."""
+"""The curve of a pruning as a table, with what a clip takes on this machine at each step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from models.detector import Detector
 from models.scoring import SectionModel, score_section
 from models.vocabulary import Domain, SubSystem
 from training.bundling import made_clip
-from training.layout import DASH, columns
+from training.layout import DASH, Table, figure
 from training.progress import Advance
 from training.prune import Group, Pruning
+from training.pruning import Curve
 from training.timing import interleaved_ms
 
 
@@ -39,6 +40,44 @@ def clip_ms(pruning: Pruning, group: Group, advance: Advance) -> list[float]:
         return interleaved_ms([way(left) for left in group.left], advance)
 
 
+def curve_table(
+    curve: Curve, kept: int, clip_ms: Mapping[int, float], areas: Mapping[int, float | None] | None = None
+) -> Table:
+    """A line a step, for a terminal and for a report's page.
+
+    Parameters
+    ----------
+    kept : how many of the curve's members the smaller bundle has.
+    clip_ms : by members left, milliseconds that a clip takes on this machine; a dash where there are none.
+    areas : likewise, mean AUC of test clips; None leaves the column out.
+    """
+    lines = []
+    for step in curve.steps:
+        took_ms = clip_ms.get(step.members)
+        cells = (
+            f"{step.members}{'*' if step.members == kept else ''}",
+            "none" if step.gone is None else step.gone,
+            f"{step.agreement:.3f}",
+            f"{step.p_values_moved:.3f}",
+            figure(step.decisions_changed),
+            DASH if took_ms is None else f"{took_ms:.1f}",
+        )
+        lines.append(cells if areas is None else (*cells, figure(areas.get(step.members))))
+    measured = (
+        "" if areas is None else ", and the test clips' mean AUC, per cent, of the bundles that are evaluated here"
+    )
+    return Table(
+        f"{', '.join(curve.machine_types)}: members left out one by one, by training clips alone; * as many as stay; "
+        f"decisions changed, per cent; ms a clip on this machine{measured}",
+        (
+            *("members", "left out", "agreement", "p-values moved", "decisions changed", "ms a clip"),
+            *(() if areas is None else ("mean AUC",)),
+        ),
+        tuple(lines),
+        words=2,
+    )
+
+
 def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
     """Each group's curve, the step that the bundle would be of marked, and who stays.
 
@@ -47,20 +86,8 @@ def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
     manifest = pruning.whole.manifest
     lines = []
     for group, own in zip(pruning.groups, ms, strict=True):
-        kept = group.kept(pruning.n_members)
-        steps = [
-            (
-                f"{step.members}{'*' if left == kept else ''}",
-                DASH if step.gone is None else step.gone,
-                f"{step.agreement:.3f}",
-                f"{step.p_values_moved:.3f}",
-                f"{100 * step.decisions_changed:.1f} %",
-                f"{took_ms:.1f}",
-            )
-            for step, left, took_ms in zip(group.curve.steps, group.left, own, strict=True)
-        ]
-        header = ("members", "left out", "agreement", "p-values moved", "decisions changed", "ms a clip")
-        lines += [", ".join(group.curve.machine_types), *columns(header, steps), ""]
+        by_members = {len(left): took_ms for left, took_ms in zip(group.left, own, strict=True)}
+        lines += [curve_table(group.curve, len(group.kept(pruning.n_members)), by_members).as_text(), ""]
     if unused := set(range(len(manifest.members))) - {place for group in pruning.groups for place in group.left[0]}:
         lines.append(f"{len(unused)} members score no machine type, and go.")
     stay = ", ".join(manifest.members[place].id for place in pruning.kept)

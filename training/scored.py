@@ -72,7 +72,7 @@ class Contender(Protocol):
 
 
 @runtime_checkable
-class Ensemble(Protocol):
+class Composed(Protocol):
     """A contender of several networks, of which a smaller one may stand beside it."""
 
     members: int

@@ -37,7 +37,7 @@ from models.manifest import FrontEnd, bundle_id, parse_manifest, render_manifest
 from models.scoring import SectionModel
 from models.unpickling import dumps
 from models.vocabulary import Domain, SectionKey, ThresholdRule
-from tests.models.tiny import FAN, VALVE, mixtures_of
+from tests.models.tiny import FAN, VALVE, held_once, mixtures_of
 
 FILES = (
     "calibration.npz",
@@ -89,6 +89,15 @@ def test_what_is_written_is_read(tiny_bundle: Bundle, bundle_folder: Path) -> No
     assert tiny_bundle.canary is not None
     assert encode_canary(found.canary) == encode_canary(tiny_bundle.canary)
     assert found.folder == bundle_folder
+
+
+def test_what_is_read_is_held_once(bundle_folder: Path) -> None:
+    """A section's mixtures are the memory that its scores are computed in, also once a part of it was made."""
+    for key in (FAN, VALVE):
+        model = mixtures_of(read_bundle(bundle_folder), key)
+        part = replace(model, members=model.members[-1:])
+        assert held_once(model)
+        assert held_once(part)
 
 
 def test_its_files_are_those_of_the_format(bundle_folder: Path) -> None:

@@ -22,10 +22,12 @@ from models.scoring import (
     score_section,
     section_and_attribute_terms,
     section_term,
+    side_by_side,
     target_term,
     temporal_maximum_term,
 )
 from models.vocabulary import Domain
+from tests.models.tiny import held_once
 
 Array = NDArray[np.float64]
 D, MELS, MEMBERS, CLIPS = 16, 12, 3, 6
@@ -239,15 +241,39 @@ def test_an_ensembles_products_are_those_of_its_mixtures(case: Case) -> None:
     )
 
 
-def test_a_sections_factors_are_held_once(case: Case) -> None:
-    """The mixtures of a bundle and the arrays that score are the same memory: a full ensemble has gigabytes of them."""
-    model = replace(case.model, temporal_maximum=None)
-    for member in model.members:
-        for mixture in (member.section, *member.attributes.values()):
-            assert isinstance(mixture, Mixture)
-            assert mixture.factors is mixture.components.factors[0]
-            for array in (mixture.factors, mixture.components.means[0]):
-                assert array.base is not None
+@pytest.mark.parametrize("chosen", [(0, 1, 2), (1,), (2, 0)])
+def test_a_part_of_an_ensemble_scores_in_the_memory_of_the_whole(case: Case, chosen: tuple[int, ...]) -> None:
+    """A full ensemble has gigabytes of mixtures: no part has a second copy, and none moves what the whole has."""
+    whole = SectionModel(side_by_side(case.model.members), None)
+    assert held_once(whole)
+    part = replace(whole, members=tuple(whole.members[place] for place in chosen))
+    assert held_once(whole)
+    assert held_once(part)
+    assert whole._together is not None
+    assert part._together is not None
+    assert part._sections is not None
+    for place, member in enumerate(chosen):
+        for arrays, of_whole in (("means", whole._together.means), ("factors", whole._together.factors)):
+            assert np.shares_memory(getattr(part._together, arrays)[place], of_whole[member])
+            assert np.shares_memory(getattr(part._sections, arrays)[place], of_whole[member])
+    copied = SectionModel(tuple(case.model.members[member] for member in chosen), None)
+    x = case.embeddings[:, list(chosen)]
+    for one, other in zip(section_and_attribute_terms(part, x), section_and_attribute_terms(copied, x), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_mixtures_that_lie_otherwise_are_copied_in_their_order(case: Case) -> None:
+    """The wrong way round, with a gap, twice, or rows apart that seem to be neighbours: no row of another is taken."""
+    (member,) = side_by_side(case.model.members[2:])
+    assert isinstance(member.section, Mixture)
+    parts = [one.components for one in (member.section, *member.attributes.values())]
+    rows = parts[0].factors[0].base
+    assert rows is not None
+    apart = [replace(parts[0], factors=(rows[start : start + 8 : 2],)) for start in (0, 4)]
+    for own in ([parts[2], parts[1]], [parts[0], parts[2]], [parts[1], parts[1]], apart):
+        joined = Components.joined([own])
+        np.testing.assert_array_equal(joined.factors[0], np.concatenate([one.factors[0] for one in own]))
+        np.testing.assert_array_equal(joined.means[0], np.concatenate([one.means[0] for one in own]))
 
 
 def test_mixtures_of_two_precisions_are_not_joined() -> None:

@@ -214,3 +214,21 @@ def mixtures_of(bundle: Bundle, key: SectionKey) -> SectionModel:
     model = bundle.sections[key]
     assert isinstance(model, SectionModel)
     return model
+
+
+def held_once(model: SectionModel) -> bool:
+    """Whether the section's mixtures are the very memory that its terms are computed in."""
+    assert model._together is not None
+    blocks = zip(model.members, model._together.means, model._together.factors, strict=True)
+    return all(
+        np.shares_memory(own, block)
+        for member, means, factors in blocks
+        for mixture in (member.section, *member.attributes.values())
+        if isinstance(mixture, Mixture)
+        for own, block in (
+            (mixture.components.means[0], means),
+            (mixture.components.factors[0], factors),
+            (mixture.factors, factors),
+        )
+        if len(own)
+    )

@@ -13,6 +13,12 @@ from tests.models.tiny import FAN, build_bundle
 from training.calibration import CalibrationScores
 from training.kept_scores import keep_scores, kept_scores
 
+HOW_TO_COME_BY_THEM = (
+    "repeat the command that made it, of recipe tiny and seed 3, with all its options, but 'backends' in place of "
+    "'train' and another --bundle, and prune that one."
+)
+"""Whatever the recipe, rule and precision: a command written out here would make another bundle than theirs."""
+
 Kept = dict[CalibrationKey, CalibrationScores]
 
 
@@ -31,7 +37,8 @@ def made() -> tuple[Bundle, Kept]:
     calibrations = {
         place: replace(one, calibration=scores[place].calibration()) for place, one in bundle.calibrations.items()
     }
-    return replace(bundle, calibrations=calibrations), scores
+    manifest = bundle.manifest.model_copy(update={"recipe": {**bundle.manifest.recipe, "seed": 3}})
+    return replace(bundle, manifest=manifest, calibrations=calibrations), scores
 
 
 def test_what_is_kept_is_read_again_to_the_last_bit(made: tuple[Bundle, Kept], tmp_path: Path) -> None:
@@ -50,8 +57,9 @@ def test_what_is_kept_is_read_again_to_the_last_bit(made: tuple[Bundle, Kept], t
 def test_scores_of_another_bundle_are_refused(made: tuple[Bundle, Kept], tmp_path: Path) -> None:
     """None at all, a section without any, a member too few, one score moved by its last bit."""
     bundle, scores = made
-    with pytest.raises(DataError, match="does not hold what each member of bundle"):
+    with pytest.raises(DataError, match="does not hold what each member of bundle") as refused:
         kept_scores(tmp_path, bundle)
+    assert HOW_TO_COME_BY_THEM in str(refused.value)
     place = (FAN, Domain.SOURCE)
     by_member = scores[place].by_member
     moved = by_member.copy()
@@ -59,5 +67,6 @@ def test_scores_of_another_bundle_are_refused(made: tuple[Bundle, Kept], tmp_pat
     for other in (None, replace(scores[place], by_member=by_member[:, :1]), replace(scores[place], by_member=moved)):
         changed = {each: one for each, one in scores.items() if each != place}
         keep_scores(tmp_path, bundle.manifest.recipe, changed if other is None else {**changed, place: other})
-        with pytest.raises(DataError, match="fan section 00, source: the bundle was made in another work folder"):
+        with pytest.raises(DataError, match="fan section 00, source: the bundle was made in another") as refused:
             kept_scores(tmp_path, bundle)
+        assert HOW_TO_COME_BY_THEM in str(refused.value)

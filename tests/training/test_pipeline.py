@@ -16,9 +16,11 @@ from models.vocabulary import Domain, Precision
 from tests.training.small import embedder_of, small_store
 from tests.training.test_export import trained_like_snapshot
 from tests.training.test_features import record
-from training import assemble, embeddings, pipeline
+from training import assemble, embeddings
+from training.bundling import refuse_place
 from training.embeddings import embed
 from training.export import export_embedder
+from training.extend import extend
 from training.fit import Snapshot
 from training.keras_backend import device
 from training.pipeline import train
@@ -56,10 +58,14 @@ def test_a_place_where_no_bundle_can_be_is_refused_first(tmp_path: Path) -> None
     run = run_on(record(tmp_path / "sounds", 2), tmp_path / "work")
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "bundle", tmp_path / "file" / "deeper" / "bundle"):
-        with pytest.raises(BundleError, match="file is no folder that can be written to"):
-            train(run, place)
+        for make in (
+            lambda place: train(run, place),
+            lambda place: extend(tmp_path / "old", run.recordings, place, run.work, advance=lambda _: None),
+        ):
+            with pytest.raises(BundleError, match="file is no folder that can be written to"):
+                make(place)
     assert not run.work.exists()
-    pipeline._refuse_closed_place(tmp_path / "missing" / "parent" / "bundle")
+    refuse_place(tmp_path / "missing" / "parent" / "bundle")
 
 
 def test_the_plan_ends_where_the_command_ends(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.assessment import Assessment
+from models.audio import Clip
 from models.bundle import Bundle, read_bundle, write_bundle
 from models.detector import Detector
 from models.encoder import Device
 from models.errors import BundleError, DataError
 from models.manifest import Manifest
-from models.vocabulary import Condition, Domain, ThresholdRule
+from models.vocabulary import Condition, Domain, LossChoice, ThresholdRule
 from tests.models.tiny import FAN, VALVE, build_bundle, mixtures_of, with_canary
 from tests.training.ensembles import MEMBERS, ensemble_of
 from tests.training.report.test_page import read
@@ -30,12 +32,13 @@ from training.cli import main
 from training.contenders import BundleContender
 from training.evaluate import evaluate
 from training.kept_scores import keep_scores
+from training.layout import DASH, figure
 from training.prune import Pruning
-from training.pruning import Pruned
+from training.pruning import Curve, Pruned, Step
+from training.pruning_printed import curve_table
 from training.report.gather import gather
 from training.report.reporter import Reporter
-from training.report.smaller import curve_tables, ensembles
-from training.report.words import per_cent
+from training.report.smaller import curve_tables, siblings
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +178,24 @@ def test_the_curve_is_printed_and_a_dry_run_writes_nothing(
 ) -> None:
     """A line a step with its measured time, the step asked for marked, who stays by name."""
     words = ["prune", str(made / "whole"), "--work", str(made / "work"), "--members", "3"]
-    assert main([*words, "--bundle", str(tmp_path / "small"), "--dry-run"]) == 0
-    assert not list(tmp_path.iterdir())
+    there = set(made.rglob("*"))
+    assert main([*words, "--dry-run"]) == 0
+    assert set(made.rglob("*")) == there
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "fan"
+    assert lines[0].startswith("fan: members left out one by one, by training clips alone; * as many as stay;")
     steps = [line.split() for line in lines[3:9]]
     assert [step[0] for step in steps] == ["6", "5", "4", "3*", "2", "1"]
     assert all(float(step[-1]) > 0.0 for step in steps)
     pruning = Pruning.of(made / "whole", made / "work", 3)
     stay = ", ".join(pruning.whole.manifest.members[place].id for place in pruning.kept)
     assert f"* 3 of 6 members stay: {stay}." in lines
-    assert main([*words, "--bundle", str(made / "work")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "add --bundle OUT, or --dry-run for the curve alone" in capsys.readouterr().err
+    for place, refusal in (("work", "exists already"), ("whole/manifest.json/small", "is no folder")):
+        assert main([*words, "--bundle", str(made / place)]) == 2
+        said = capsys.readouterr()
+        assert refusal in said.err
+        assert not said.out, "before anything is measured"
     with pytest.raises(SystemExit):
         main([*words[:-1], "0", "--bundle", str(tmp_path / "small")])
     assert "0 members score nothing" in capsys.readouterr().err
@@ -211,15 +220,48 @@ def test_the_report_shows_the_curve_and_what_stands_beside_it(made: Path, small:
     assert curve is not None
     labels = " ".join(page.values("aria-label"))
     assert f"{curve.curves[0].steps[3].agreement:.3f} with 3 as in this bundle" in labels
-    measured = ensembles([small, read_bundle(made / "whole"), small])
-    assert [(one.bundle, one.members) for one in measured[:2]] == [(small.id, 3), (curve.bundle, 6)]
-    data = replace(gather(evaluation, small, reporter.embeddings, command=""), ensembles=measured)
+    measured = siblings([small, read_bundle(made / "whole")])
+    assert [(one.bundle, one.members) for one in measured] == [(small.id, 3), (curve.bundle, 6)]
+    data = replace(gather(evaluation, small, reporter.embeddings, command=""), siblings=measured)
     (table,) = curve_tables(data)
-    areas = {system.bundle: per_cent(system.totals.mean_auc.value) for system in evaluation.systems}
-    assert [line[0] for line in table.lines] == ["6", "5", "4", "3", "2", "1"]
-    assert [line[-1] for line in table.lines] == [areas[curve.bundle], "–", "–", areas[small.id], "–", "–"]
+    pruning = Pruning.of(made / "whole", made / "work", 3)
+    printed = curve_table(pruning.groups[0].curve, 3, {one.members: one.clip_ms for one in measured})
+    assert [line[:-1] for line in table.lines] == list(printed.lines), "the very table that 'prune' prints"
+    assert table.header[:-1] == printed.header
+    areas = {system.bundle: figure(system.totals.mean_auc.value) for system in evaluation.systems}
+    assert [line[0] for line in table.lines] == ["6", "5", "4", "3*", "2", "1"]
+    assert [line[-1] for line in table.lines] == [areas[curve.bundle], DASH, DASH, areas[small.id], DASH, DASH]
+    assert [line[-2] for line in table.lines][1:3] == [DASH, DASH]
     assert float(table.lines[0][-2]) > 0.0
-    assert ensembles([read_bundle(made / "whole"), small]) == (), "a bundle as trained has no curve to stand on"
+    assert siblings([read_bundle(made / "whole"), small]) == (), "a bundle as trained has no curve to stand on"
+
+
+def test_what_a_clip_takes_is_of_the_curve_s_own_machine_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fan and valve are scored by other members: beside the valve's curve stands what a clip of a valve takes."""
+    bundle = build_bundle()
+    curves = tuple(Curve((name,), (Step(1, None, 1.0, 0.0, 0.0),)) for name in ("fan", "valve"))
+    entries = bundle.manifest.machine_types
+    facts = {
+        "machine_types": {**entries, "fan": entries["fan"].model_copy(update={"loss": LossChoice.BOTH_HEADS})},
+        "training_data": {"pruned": Pruned("whole", 1, curves).as_json()},
+    }
+    fan = mixtures_of(bundle, FAN)
+    pruned = replace(
+        bundle,
+        manifest=bundle.manifest.model_copy(update=facts),
+        sections={**bundle.sections, FAN: replace(fan, members=fan.members[:1])},
+    )
+    scored: list[str] = []
+    score = Detector.score
+
+    def watched(detector: Detector, clip: Clip, machine_type: str, section: str, domain: Domain) -> Assessment:
+        scored.append(machine_type)
+        return score(detector, clip, machine_type, section, domain)
+
+    monkeypatch.setattr(Detector, "score", watched)
+    found = siblings([pruned])
+    assert [(one.machine_types, one.members) for one in found] == [(("fan",), 1), (("valve",), 1)]
+    assert list(dict.fromkeys(scored)) == ["fan", "valve"]
 
 
 def changed(bundle: Bundle, folder: Path, **facts: Any) -> Path:

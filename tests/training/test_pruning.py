@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.decision import p_value
+from models.errors import DataError
 from training.pruning import Confirmed, Curve, Pruned, Step, eliminate, p_values
 
 Array = NDArray[np.float64]
@@ -133,3 +134,12 @@ def test_the_curve_survives_the_manifest() -> None:
     pruned = Pruned("0" * 64, 1, (Curve(("fan", "pump"), steps),))
     assert Pruned.of({"clips": 3, "pruned": pruned.as_json()}) == pruned
     assert Pruned.of({"clips": 3}) is None
+
+
+@pytest.mark.parametrize("told", ["whole", {"bundle": "0" * 64, "members": 1, "curves": [{"machine_types": ["fan"]}]}])
+def test_a_manifest_that_tells_otherwise_is_refused_in_a_sentence(told: object) -> None:
+    """Another release's, or changed by hand: a command answers with it, and not with a traceback."""
+    with pytest.raises(
+        DataError, match=r"\(pruned.*: .*\)\. It was changed by hand, or made by another release: prune"
+    ):
+        Pruned.of({"pruned": told})

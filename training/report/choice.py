@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from models.decision import deviation
 from models.vocabulary import Condition
+from training.metrics import Scores
 from training.report.contents import anomaly_scores, by_place, of_condition
 from training.scored import Scored
 
 SHOWN = 10
-
-Scores = NDArray[np.float64]
 
 
 class Wrong(StrEnum):

@@ -22,10 +22,15 @@ from training.tables import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Ensemble:
-    """A bundle of more or fewer members of one ensemble: how many score a clip, and milliseconds that one takes."""
+class Sibling:
+    """A bundle of one ensemble at its step of a curve.
+
+    ``machine_types``: the curve's. ``members``: how many score one of them. ``clip_ms``: milliseconds that a clip of
+    the first of their sections takes.
+    """
 
     bundle: str
+    machine_types: tuple[str, ...]
     members: int
     clip_ms: float
 
@@ -38,7 +43,8 @@ class ReportData:
     label, that bundle's first; of the others only rows, tables and ROC curves are shown. ``embeddings``: a row for each
     of the bundle's clips, (clips, size), in their order. ``means``: what the rows come to, and ``comparisons``:
     differences between systems and their spread over seeds, where there are several. ``provenance``: what the manifest
-    does not say, by name. ``ensembles``: of a pruned bundle, what stands beside it of the same ensemble.
+    does not say, by name. ``siblings``: of a pruned bundle, itself and what stands beside it of the same
+    ensemble, by curve.
     """
 
     bundle: str
@@ -53,7 +59,7 @@ class ReportData:
     comparisons: tuple[Table, ...]
     notes: tuple[str, ...]
     provenance: Mapping[str, str]
-    ensembles: tuple[Ensemble, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
 
     @property
     def labels(self) -> list[str]:

@@ -9,7 +9,7 @@ from models.bundle import Bundle
 from training.report.embeddings import EmbeddingRows
 from training.report.gather import gather
 from training.report.page import PAGE, write_report
-from training.report.smaller import ensembles
+from training.report.smaller import siblings
 from training.tables import Evaluation
 
 
@@ -38,5 +38,5 @@ class Reporter:
         ``bundles``: the one that the report is about, and those that were evaluated beside it.
         """
         data = gather(evaluation, bundles[0], self.embeddings, command=self._command, made=self._made)
-        write_report(replace(data, ensembles=ensembles(bundles)), self._folder)
+        write_report(replace(data, siblings=siblings(bundles)), self._folder)
         return self._folder / PAGE

@@ -12,18 +12,20 @@ from matplotlib.ticker import MaxNLocator
 
 from models.bundle import Bundle
 from models.detector import Detector
+from models.manifest import Manifest
 from models.vocabulary import Domain
 from training.bundling import made_clip
 from training.layout import Table
 from training.pruning import Curve, Pruned, Step
-from training.report.contents import Ensemble, ReportData
+from training.pruning_printed import curve_table
+from training.report.contents import ReportData, Sibling
 from training.report.panels import DASHES
 from training.report.theme import LIGHT, Key, Panel, Plate
-from training.report.words import count, per_cent
+from training.report.words import count
 from training.timing import interleaved_ms
 
 
-def ensembles(bundles: Sequence[Bundle]) -> tuple[Ensemble, ...]:
+def siblings(bundles: Sequence[Bundle]) -> tuple[Sibling, ...]:
     """The whole bundle and those pruned of it among a report's bundles, measured in turns; none of a bundle as trained.
 
     ``bundles``: the one that the report is about first.
@@ -32,13 +34,16 @@ def ensembles(bundles: Sequence[Bundle]) -> tuple[Ensemble, ...]:
     if pruned is None:
         return ()
     family = [bundle for bundle in bundles if _whole(bundle) == pruned.bundle]
+    found = []
     with ExitStack() as stack:
         detectors = [stack.enter_context(closing(Detector(bundle))) for bundle in family]
-        took_ms = interleaved_ms([_way(detector) for detector in detectors])
-    return tuple(
-        Ensemble(bundle.id, max(map(len, map(bundle.manifest.members_of, bundle.manifest.machine_types))), own_ms)
-        for bundle, own_ms in zip(family, took_ms, strict=True)
-    )
+        for curve in pruned.curves:
+            took_ms = interleaved_ms([_way(detector, curve) for detector in detectors])
+            found += [
+                Sibling(bundle.id, curve.machine_types, _members(bundle.manifest, curve), own_ms)
+                for bundle, own_ms in zip(family, took_ms, strict=True)
+            ]
+    return tuple(found)
 
 
 def _whole(bundle: Bundle) -> str:
@@ -46,9 +51,9 @@ def _whole(bundle: Bundle) -> str:
     return bundle.id if pruned is None else pruned.bundle
 
 
-def _way(detector: Detector) -> Callable[[], object]:
-    """A clip of the first section from its waveform to its assessment."""
-    key, clip = detector.sections[0], made_clip(detector)
+def _way(detector: Detector, curve: Curve) -> Callable[[], object]:
+    """A clip of the first section that the curve is of, from its waveform to its assessment."""
+    key, clip = min(key for key in detector.sections if key.machine_type in curve.machine_types), made_clip(detector)
     return lambda: detector.score(clip, key.machine_type, key.section, Domain.SOURCE)
 
 
@@ -71,7 +76,7 @@ def curve_plates(data: ReportData) -> Iterator[Plate]:
 
 
 def _panel(data: ReportData, curve: Curve, title: str, unit: str, value: Callable[[Step], float]) -> Panel:
-    own, values = _members(data, curve), [value(step) for step in curve.steps]
+    own, values = _members(data.manifest, curve), [value(step) for step in curve.steps]
 
     def draw(ax: Axes) -> None:
         ax.axvline(own, color=LIGHT["muted"], ls=DASHES, lw=0.8)
@@ -84,9 +89,8 @@ def _panel(data: ReportData, curve: Curve, title: str, unit: str, value: Callabl
     return Panel(title, f"{title} by how many members are left: {words}, {values[-1]:.3f} with the last.", draw)
 
 
-def _members(data: ReportData, curve: Curve) -> int:
-    """How many members of the curve's the bundle has."""
-    manifest = data.manifest
+def _members(manifest: Manifest, curve: Curve) -> int:
+    """How many members of the curve's a bundle has."""
     return len({member for name in curve.machine_types for member in manifest.members_of(name)})
 
 
@@ -94,38 +98,17 @@ def curve_tables(data: ReportData) -> Iterator[Table]:
     """Each step, and beside it what the bundles at that step take and find."""
     pruned = Pruned.of(data.manifest.training_data)
     for curve in () if pruned is None else pruned.curves:
-        yield Table(
-            f"{', '.join(curve.machine_types)}: members left out one by one, by training clips alone; of the bundles "
-            "that are evaluated here also milliseconds a clip on this machine, and the test clips' mean AUC, per cent",
-            (
-                "members",
-                "left out",
-                "agreement",
-                "p-values moved",
-                "decisions changed, per cent",
-                "ms a clip",
-                "mean AUC",
-            ),
-            tuple((*_cells(step), *_measured(data, curve, step)) for step in curve.steps),
-            words=2,
+        own = [one for one in data.siblings if one.machine_types == curve.machine_types]
+        yield curve_table(
+            curve,
+            _members(data.manifest, curve),
+            {one.members: one.clip_ms for one in own},
+            {one.members: _mean_auc(data, one) for one in own},
         )
 
 
-def _cells(step: Step) -> tuple[str, ...]:
-    return (
-        str(step.members),
-        "–" if step.gone is None else step.gone,
-        f"{step.agreement:.3f}",
-        f"{step.p_values_moved:.3f}",
-        per_cent(step.decisions_changed),
-    )
-
-
-def _measured(data: ReportData, curve: Curve, step: Step) -> tuple[str, str]:
-    """Milliseconds and mean AUC of the bundle at a step, over the curve's own machine types."""
-    for one in data.ensembles:
-        if one.members == step.members:
-            rows = [row for own in data.rows.values() for row in own if row.bundle == one.bundle]
-            areas = [row.auc for row in rows if row.auc is not None and row.machine_type in curve.machine_types]
-            return f"{one.clip_ms:.1f}", per_cent(sum(areas) / len(areas) if areas else None)
-    return "–", "–"
+def _mean_auc(data: ReportData, sibling: Sibling) -> float | None:
+    """Of a bundle, over the curve's own machine types."""
+    rows = [row for own in data.rows.values() for row in own if row.bundle == sibling.bundle]
+    areas = [row.auc for row in rows if row.auc is not None and row.machine_type in sibling.machine_types]
+    return sum(areas) / len(areas) if areas else None

@@ -18,8 +18,8 @@ import numpy as np
 
 from models.decision import Calibration, decide
 from models.vocabulary import Condition, Decision, Domain, SectionKey, ThresholdRule
-from training.metrics import auc, harmonic_mean, official_score, partial_auc
-from training.study.members import MemberScores, Scorer, Scores
+from training.metrics import Scores, auc, harmonic_mean, official_score, partial_auc
+from training.study.members import MemberScores, Scorer
 from training.study.modifications import MODIFICATIONS
 from training.study.plan import StudiedSystem
 

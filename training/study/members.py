@@ -17,10 +17,9 @@ from models.targets import target_normality
 from models.vocabulary import Domain, SectionKey
 from training.backends import LEAST_TARGET_CLIPS, Fitting, MemberCenters, TrainingSet, fit_sections
 from training.calibration import held_out_scores
+from training.metrics import Scores
 from training.recipe import Backend, Recipe
 from training.study.clips import StudyClips
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
