@@ -1,14 +1,17 @@
 """Systems beside each other: totals over all groups, differences on the same draws, and the spread over seeds."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from training.intervals import difference_interval, harmonic_interval, mean_interval
 from training.measure import Areas, Figure, Measured
-from training.metrics import MIN_NORMAL_FOR_PARTIAL, Interval, harmonic_means
+from training.metrics import MIN_NORMAL_FOR_PARTIAL, Interval, harmonic_means, reciprocals
 from training.recordings import Place
 from training.resampling import correlation
 from training.tables import (
@@ -32,13 +35,15 @@ def totals(measured: Group) -> Totals:
     areas = [one.areas for one in measured.values() if one.areas is not None]
     if not areas:
         return _no_totals()
-    return Totals(**{name: total(areas).estimate for name, total in _TOTALS.items()})
+    return Totals(**{name: _estimate(total, areas) for name, total in _TOTALS.items()})
 
 
 def difference(labels: tuple[str, str], first: Group, other: Group) -> Difference:
     """The first system minus the other.
 
-    A draw that favours one system favours the other too where they hear the same: paired, that cancels.
+    A draw that favours one system favours the other too where they hear the same: paired, that cancels. Of totals as
+    much cancels as cancels in their groups, each counted as far as it reaches: groups of which the draws show nothing
+    are as unsure together as alone.
     """
     shared = {
         place: (one.areas, theirs)
@@ -48,17 +53,16 @@ def difference(labels: tuple[str, str], first: Group, other: Group) -> Differenc
     groups = [
         GroupDifference(
             *place,
-            auc=_minus(ours.auc, theirs.auc),
-            pauc=_minus(ours.pauc, theirs.pauc)
+            auc=_minus(both, lambda one: one.auc),
+            pauc=_minus(both, lambda one: one.pauc)
             if first[place].row.normal >= MIN_NORMAL_FOR_PARTIAL
             else Estimate(None, None),
         )
-        for place, (ours, theirs) in shared.items()
+        for place, both in shared.items()
     ]
     if not shared:
         return Difference(*labels, groups=(), totals=_no_totals())
-    both = [list(areas) for areas in zip(*shared.values(), strict=True)]
-    total = {name: _minus(*(of(areas) for areas in both)) for name, of in _TOTALS.items()}
+    total = {name: _total_minus(kind, list(shared.values())) for name, kind in _TOTALS.items()}
     return Difference(*labels, groups=tuple(groups), totals=Totals(**total))
 
 
@@ -75,56 +79,88 @@ def _no_totals() -> Totals:
     return Totals(*[Estimate(None, None)] * len(_TOTALS))
 
 
-def _official_score(areas: Sequence[Areas]) -> Figure:
-    """Areas of one place go together, where that is known as far as it is so; other places are drawn apart."""
-    figures = [*(one.auc for one in areas), *(one.pauc for one in areas)]
-    known = [correlation(one.auc.draws, one.pauc.draws) for one in areas]
-    within = np.diag([1.0 if one is None else one for one in known])
-    apart = np.eye(len(areas))
-    return _mean(figures, harmonic_means, harmonic_interval, np.block([[apart, within], [within, apart]]))
+@dataclass(frozen=True, slots=True)
+class _Total:
+    """``figures``: of a place. ``mean``: of (figures, n). ``scale``: on which figures add up to it."""
+
+    figures: Callable[[Areas], Sequence[Figure]]
+    mean: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    interval: Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Interval]
+    scale: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def _harmonic_mean_auc(areas: Sequence[Areas]) -> Figure:
-    return _mean([one.auc for one in areas], harmonic_means, harmonic_interval, np.eye(len(areas)))
-
-
-def _mean_auc(areas: Sequence[Areas]) -> Figure:
-    return _mean(
-        [one.auc for one in areas], lambda figures: np.mean(figures, axis=0), mean_interval, np.eye(len(areas))
-    )
-
-
-def _mean(
-    figures: Sequence[Figure],
-    mean: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    interval: Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Interval],
-    correlations: NDArray[np.float64],
-) -> Figure:
-    """Of (figures, n) and of its intervals; without draws and interval where one of the figures has none."""
-    values = np.array([one.value for one in figures])
-    value = float(mean(values[:, None])[0])
-    intervals = [one.interval for one in figures if one.interval is not None]
-    if len(intervals) < len(figures):
-        return Figure(value, np.empty(0), None)
-    draws = mean(np.stack([one.draws for one in figures]))
-    return Figure(value, draws, interval(values, np.array(intervals), correlations))
-
-
-_TOTALS: Mapping[str, Callable[[Sequence[Areas]], Figure]] = {
-    "official_score": _official_score,
-    "harmonic_mean_auc": _harmonic_mean_auc,
-    "mean_auc": _mean_auc,
+_TOTALS: Mapping[str, _Total] = {
+    "official_score": _Total(lambda one: (one.auc, one.pauc), harmonic_means, harmonic_interval, reciprocals),
+    "harmonic_mean_auc": _Total(lambda one: (one.auc,), harmonic_means, harmonic_interval, reciprocals),
+    "mean_auc": _Total(
+        lambda one: (one.auc,), lambda figures: np.mean(figures, axis=0), mean_interval, lambda figures: figures
+    ),
 }
 """The fields of `Totals`."""
 
 
-def _minus(first: Figure, other: Figure) -> Estimate:
-    """The difference; the draws show how far the two go together, and where they show nothing they are taken apart."""
+def _estimate(total: _Total, areas: Sequence[Areas]) -> Estimate:
+    """Without interval where one of the figures has none."""
+    figures = [figure for one in areas for figure in total.figures(one)]
+    values = np.array([one.value for one in figures])
+    value = float(total.mean(values[:, None])[0])
+    ends = [one.interval for one in figures if one.interval is not None]
+    if len(ends) < len(figures):
+        return Estimate(value, None)
+    return Estimate(value, total.interval(values, np.array(ends), _within(total, areas)))
+
+
+def _total_minus(total: _Total, places: Sequence[tuple[Areas, Areas]]) -> Estimate:
+    """The difference of totals over places that both systems have."""
+    both = tuple(zip(*places, strict=True))
+    first, other = (_estimate(total, areas) for areas in both)
+    together = 0.0
+    if first.interval is not None and other.interval is not None:
+        reaches = [
+            np.ptp(total.scale(np.array([figure.interval for one in areas for figure in total.figures(one)])), axis=1)
+            for areas in both
+        ]
+        between = block_diag(*(_between(*pair, total.figures) for pair in places))
+        own = [reach @ _within(total, areas) @ reach for reach, areas in zip(reaches, both, strict=True)]
+        together = float(np.clip(reaches[0] @ between @ reaches[1] / math.sqrt(own[0] * own[1]), -1.0, 1.0))
+    return _less(first, other, together)
+
+
+def _minus(both: tuple[Areas, Areas], figure: Callable[[Areas], Figure]) -> Estimate:
+    """The difference of one figure of one place."""
+    together = float(_between(*both, lambda one: (figure(one),))[0, 0])
+    return _less(figure(both[0]).estimate, figure(both[1]).estimate, together)
+
+
+def _less(first: Estimate, other: Estimate, together: float) -> Estimate:
+    assert first.value is not None
+    assert other.value is not None
     value = first.value - other.value
     if first.interval is None or other.interval is None:
         return Estimate(value, None)
-    together = correlation(first.draws, other.draws) or 0.0
     return Estimate(value, difference_interval((first.value, other.value), (first.interval, other.interval), together))
+
+
+def _within(total: _Total, areas: Sequence[Areas]) -> NDArray[np.float64]:
+    """How far figures of one system go together: those of a place wholly where draws show nothing; places are apart."""
+    found: NDArray[np.float64] = block_diag(*(_correlations(*[total.figures(one)] * 2, unknown=1.0) for one in areas))
+    return found
+
+
+def _between(ours: Areas, theirs: Areas, figures: Callable[[Areas], Sequence[Figure]]) -> NDArray[np.float64]:
+    """How far two systems' figures of a place go together, not at all where draws do not show it.
+
+    Two that part the clips without an error have equal draws, and are no less two. But one that gives each clip the
+    same score as the other is the same.
+    """
+    same = all(np.array_equal(one, other) for one, other in zip(ours.scores, theirs.scores, strict=True))
+    return _correlations(figures(ours), figures(theirs), unknown=1.0 if same else 0.0)
+
+
+def _correlations(some: Sequence[Figure], others: Sequence[Figure], *, unknown: float) -> NDArray[np.float64]:
+    """(some, others), of their draws."""
+    known = [[correlation(one.draws, other.draws) for other in others] for one in some]
+    return np.array([[unknown if each is None else each for each in row] for row in known])
 
 
 def _spread(systems: Sequence[System]) -> Spread:

@@ -36,7 +36,7 @@ def read_ground_truth(folder: Path) -> GroundTruth:
 
     Raises
     ------
-    DataError : where there is none, or a file or line of one is of another form, naming it.
+    DataError : where there is none, a file or line of one is of another form, naming it, or two contradict each other.
     """
     files = sorted(folder.glob("ground_truth_*.csv")) + sorted(folder.glob("ground_truth_data/ground_truth_*.csv"))
     if not files:
@@ -46,6 +46,7 @@ def read_ground_truth(folder: Path) -> GroundTruth:
             "ground truth; that of 2021 is Zenodo record 5257674."
         )
     truth: dict[Place, dict[str, Condition]] = {}
+    told_by: dict[tuple[Place, str], tuple[Condition, Path]] = {}
     for file in files:
         match = _FILE.fullmatch(file.name.removeprefix("ground_truth_"))
         if match is None:
@@ -56,7 +57,14 @@ def read_ground_truth(folder: Path) -> GroundTruth:
         conditions = read_column(file, CONDITIONS.__getitem__, "0 (normal) or 1 (anomaly)")
         domains = dict.fromkeys(conditions, Domain(match["domain"])) if match["domain"] else _domains(file, conditions)
         for name, condition in conditions.items():
-            truth.setdefault((match["machine_type"], match["section"], domains[name]), {})[name] = condition
+            place = match["machine_type"], match["section"], domains[name]
+            first, other = told_by.setdefault((place, Path(name).stem), (condition, file))
+            if first is not condition:
+                raise DataError(
+                    f"{other} says that {name} is {first}, and {file} {condition}. Give the ground truth of one set "
+                    "alone."
+                )
+            truth.setdefault(place, {})[name] = condition
     return truth
 
 

@@ -38,11 +38,12 @@ class Areas:
     """AUC and pAUC of one system in one place.
 
     An interval is the wider of two, for the draws are too sure where recordings are few, and what is sure of few
-    supposes a shape of the scores: both must be believed.
+    supposes a shape of the scores: both must be believed. ``scores``: those of normal and of anomalous clips.
     """
 
     auc: Figure
     pauc: Figure
+    scores: tuple[Scores, Scores]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +105,7 @@ def _areas(
         return None
     drawn = draws[Condition.NORMAL], draws[Condition.ANOMALY]
     if drawn[0] is None or drawn[1] is None:
-        return Areas(*(Figure(value, np.empty(0), None) for value in (area, partial)))
+        return Areas(Figure(area, np.empty(0), None), Figure(partial, np.empty(0), None), scores)
     recordings = _recordings(normal), _recordings(anomalous)
     weights = drawn[0].weights(recordings[0]), drawn[1].weights(recordings[1])
     areas, partials = resampled_areas(*scores, *weights)
@@ -112,6 +113,7 @@ def _areas(
     return Areas(
         Figure(area, areas, wider(interval(areas), score_interval(area, *counts))),
         Figure(partial, partials, wider(interval(partials), partial_interval(partial, *counts))),
+        scores,
     )
 
 

@@ -52,12 +52,14 @@ _FIGURES = tuple(field.name for field in fields(Figures))
 def require_own_names(recordings: Iterable[Recording]) -> None:
     """Refuse recordings that the challenge's files could not tell apart; to be asked before they are scored.
 
+    Those whose domain is not told are left out of evaluation, see `training.evaluate`, and are in no file.
+
     Raises
     ------
     DataError : for two recordings of a section and domain with one file name, naming both.
     """
     named: dict[tuple[Place, str], Recording] = {}
-    for one in recordings:
+    for one in (one for one in recordings if one.domain_told):
         other = named.setdefault((one.place, _name(one)), one)
         if other is not one:
             raise DataError(

@@ -1,5 +1,6 @@
 """Systems beside each other, with told scores: totals, differences against a plain loop, the spread over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -139,20 +140,71 @@ def test_a_difference_knows_what_both_hear_alike() -> None:
             )
             assert estimate.value == pytest.approx(both[0] - both[1])
             assert estimate.interval == pytest.approx(expected)
-    scored = [np.concatenate([a, p]) for a, p in zip(aucs, paucs, strict=True)]
-    drawn_totals = {
-        "official_score": [len(areas) / (1 / areas).sum(axis=0) for areas in scored],
-        "harmonic_mean_auc": [len(areas) / (1 / areas).sum(axis=0) for areas in aucs],
-        "mean_auc": [areas.mean(axis=0) for areas in aucs],
-    }
-    for name, (ours_drawn, floors_drawn) in drawn_totals.items():
-        own = [getattr(system.totals, name) for system in systems]
-        expected = difference_interval(
-            (own[0].value, own[1].value),
-            (own[0].interval, own[1].interval),
-            float(np.corrcoef(ours_drawn, floors_drawn)[0, 1]),
+
+
+def reaches(found: Interval | None, value: float | None) -> np.ndarray:
+    """How far an interval reaches to either side."""
+    assert found is not None
+    assert value is not None
+    return np.array([value - found[0], found[1] - value])
+
+
+def combined(evaluation: Evaluation) -> np.ndarray:
+    """How far the differences of AUCs reach together: groups are drawn apart, so that squares add up."""
+    (found,) = evaluation.differences
+    groups = [reaches(group.auc.interval, group.auc.value) for group in found.groups]
+    return np.array([math.hypot(*sides) for sides in zip(*groups, strict=True)]) / len(groups)
+
+
+def test_a_total_differs_as_surely_as_its_groups_let_it() -> None:
+    """The mean AUC by what its groups' differences come to; the other totals are no surer than it by much."""
+    evaluation = of(ours(), FLOOR)
+    totals = evaluation.differences[0].totals
+    reach = reaches(totals.mean_auc.interval, totals.mean_auc.value)
+    assert reach == pytest.approx(combined(evaluation), rel=0.05)
+    for one in (totals.harmonic_mean_auc, totals.official_score):
+        assert (reaches(one.interval, one.value) > 0.7 * reach).all()
+
+
+def test_groups_without_an_error_leave_their_total_as_unsure_as_they_are() -> None:
+    """Three groups of which nothing is known but that both systems part them, and one that both hear alike.
+
+    Only the latter changes from draw to draw, so that whole totals go together as it does: that says nothing of the
+    three, by which the total is unsure.
+    """
+    given = [*recordings(60, 60)]
+    for machine_type in ("pump", "valve", "slider"):
+        given += recordings(4, 5, machine_type=machine_type)
+    alike = noisy(1.5, 1)
+
+    def heard(seed: int) -> Told:
+        own = noisy(0.0, seed)
+        return Told(
+            lambda one, clip: (
+                (alike if one.machine_type == "fan" else noisy(40.0, seed))(one, clip) + 0.02 * own(one, clip)
+            ),
+            name=SystemName.FLOOR if seed == 3 else SystemName.EARWITNESS,
         )
-        assert getattr(found.totals, name).interval == pytest.approx(expected)
+
+    evaluation = of(heard(2), heard(3), given=given)
+    (found,) = evaluation.differences
+    by_place = {group.machine_type: width(group.auc.interval) for group in found.groups}
+    assert by_place.pop("fan") < 0.06
+    assert min(by_place.values()) > 0.4
+    value = found.totals.mean_auc.value
+    assert (reaches(found.totals.mean_auc.interval, value) > 0.95 * combined(evaluation)).all()
+
+
+def test_a_system_is_itself_where_nothing_errs() -> None:
+    """Equal scores of every clip are one system; another that parts the same clips as well is another."""
+    given = recordings(4, 5)
+    one, other = Told(noisy(40.0, 1)), Told(noisy(40.0, 2), name=SystemName.FLOOR)
+    (same,) = of(one, one, given=given).differences
+    assert same.groups[0].auc.interval == (0.0, 0.0)
+    assert same.totals.official_score.interval == (0.0, 0.0)
+    (different,) = of(one, other, given=given).differences
+    assert different.groups[0].auc.value == 0.0
+    assert width(different.groups[0].auc.interval) > 0.3
 
 
 def test_totals_are_those_of_the_rows() -> None:

@@ -82,6 +82,19 @@ def test_conditions_without_domains_are_refused(tmp_path: Path) -> None:
         label_recordings(UNPLACED[:1], read_ground_truth(folder))
 
 
+def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    """A file of each form that tell of one recording: the same is welcome, and otherwise neither is believed."""
+    folder = write_later(tmp_path)
+    name = "ground_truth_fan_section_03_target_test.csv"
+    alone = read_ground_truth(folder)
+    assert read_ground_truth(write(folder, "section_03_0001.wav,1\n", name)) == alone
+    for recording_name in ("section_03_0001.wav", "section_03_0001.flac"):
+        with pytest.raises(
+            DataError, match=rf"{name} says that section_03_0001\.wav is normal, and .*_data.* anomaly\."
+        ):
+            read_ground_truth(write(folder, f"{recording_name},0\n", name))
+
+
 def test_other_sections_are_left_as_they_are(tmp_path: Path) -> None:
     """A folder may hold development and evaluation set."""
     labelled = recording(0, Condition.ANOMALY, section="00")

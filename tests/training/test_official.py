@@ -125,6 +125,7 @@ def test_two_recordings_of_one_name_are_refused() -> None:
     with pytest.raises(DataError, match=rf"{ALL[0].path} and {again.path} have one name"):
         require_own_names([*ALL, again])
     require_own_names([*ALL, replace(again, challenge=False)])
+    require_own_names([*ALL, replace(again, domain_told=False)])  # in no file, for it is left out
 
 
 def test_without_a_threshold_there_are_no_decisions(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import l2_normalised
+from models.errors import DataError
 from training.assemble import class_centers
 from training.fit import Lesson, Snapshot, fit_network, load_snapshot
 from training.keras_backend import be_deterministic
@@ -109,9 +110,10 @@ def run_study(study: Study, *, workers: int | None = None) -> list[Figures]:
 
     Raises
     ------
-    DataError : where the work folder holds another study, or a recording cannot be used.
+    DataError : where the work folder holds another study, or one of an earlier version, or a recording cannot be used.
     TrainingDiverged : see there.
     """
+    _refuse_earlier(study.work)
     with alone_in(study.work), Progress(study.stages()) as progress:
         clips = study_clips(
             study.division, study.work / "features", workers=workers, advance=progress.stage("features")
@@ -220,6 +222,16 @@ def _member_scores(
         write_atomically(path, lambda file: np.savez(file, **arrays))
     with np.load(path) as kept:
         return MemberScores(**{each.name: kept[each.name] for each in fields(MemberScores)})
+
+
+def _refuse_earlier(work: Path) -> None:
+    """Earlier versions kept all in ``study.json``; their networks and figures would be taken for this study's."""
+    if (work / "study.json").exists() and not (work / "run.json").exists():
+        raise DataError(
+            f"{work} holds a study of an earlier version ({work / 'study.json'}), whose networks do not say for "
+            "themselves by what recipe they were trained. Choose another --work folder, or delete this one to start "
+            "anew."
+        )
 
 
 def _claim(study: Study, clips: StudyClips) -> None:

@@ -63,6 +63,8 @@ def test_a_fifth_of_each_section_is_held_out_and_no_recording_is_split() -> None
     assert {one.recording for one in found.held}.isdisjoint(one.recording for one in found.train)
     assert all(one.section != "02" and one.domain is Domain.SOURCE for one in found.held)
     assert divide(recordings[::-1]) == found, "whatever the order they are named in"
+    nowhere = replace(recording(9, split=Split.TEST), domain_told=False)
+    assert divide([*recordings, nowhere]) == found, "nobody knows whose terms would score it"
     with pytest.raises(DataError, match="None of the 6 training recordings can be held out"):
         divide(recording(i, section="02", of="the only one") for i in range(6))
 

@@ -18,7 +18,7 @@ from training import fit
 from training.recipe import RECIPES, Backend, MixupLabels, ServedWeights
 from training.recordings import read_recordings
 from training.study import runner
-from training.study.clips import divide, study_clips
+from training.study.clips import Division, divide, study_clips
 from training.study.figures import Figures
 from training.study.modifications import MODIFICATIONS
 from training.study.plan import SNAPSHOTS, StudiedSystem
@@ -210,6 +210,16 @@ def test_another_study_is_refused(done: Done) -> None:
     more = replace(done.study, trainings={**TRAININGS, "more": replace(RECIPE, sub_clusters=(2,))})
     runner._claim(more, clips)
     assert (done.study.folder(0, "more") / "run.json").exists()
+
+
+def test_a_study_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    """Its networks lie where ours do and name no recipe: figures of 200 steps were printed as those of 400."""
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"holds a study of an earlier version \(.*study\.json\).*another --work folder"
+    ):
+        run_study(Study(Division((), (), ()), 4, (0,), tmp_path), workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 def test_the_bar_of_the_features_fills(done: Done, tmp_path: Path) -> None:
