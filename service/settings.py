@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     """Where registered target clips are kept: the path of an SQLite file, or an sqlite:/// or postgresql:// URL."""
 
     versions_kept: Annotated[int, Field(ge=2, le=100_000)] = 100
-    """How many versions of a section's target clips are kept, the newest; older ones go when the next one is
-    registered, and what is in force never does."""
+    """How many versions of a section's target clips are kept, the newest; older ones go as new ones
+    are registered, twenty at a time, and what is in force never does."""
 
     idempotency_keys_s: Annotated[float, Field(ge=60.0, le=31_536_000.0)] = 86_400.0
     """How long a repeated request with the same Idempotency-Key is known, in seconds, and the version that it made
