@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
@@ -22,7 +23,7 @@ from service.audit import Change, attempt_by, user_name
 from service.bench.arguments import add_arguments as add_bench_arguments
 from service.ending import FAILED, INTERRUPTED
 from service.logs import LogFormat, configure, keep_audit
-from service.settings import Settings, unknown_variables
+from service.settings import Settings, not_json, unknown_variables
 
 _log = logging.getLogger("service")
 _CHANGING = frozenset({"serve", "keys", "targets"})
@@ -97,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = ".".join(map(str, one["loc"]))
             given = re.sub(r"(://[^/@]*:)[^/@]*@", r"\1***@", repr(one["input"]))  # a URL may hold a password
             print(f"error: setting EARWITNESS_{name.upper()}: {one['msg']} (it is {given})", file=sys.stderr)
+        return FAILED
+    except SettingsError as error:
+        print(f"error: setting {not_json(error)}", file=sys.stderr)
         return FAILED
     configure(settings.log_level, settings.log_format if options.command == "serve" else LogFormat.TEXT)
     for variable in unknown_variables():

@@ -99,6 +99,8 @@ async def load_bundle(settings: Settings, folder: Path, registered: Registered, 
         public_key=settings.public_key,
     )
     _log.info("loaded bundle %s from %s, running on %s", detector.bundle.id, folder, detector.device.running)
+    if unheard := settings.unheard_rates(detector.sections):
+        _log.warning("EARWITNESS_FALSE_ALARM_RATES: the bundle knows no %s", ", ".join(unheard))
     if detector.device.fallback:
         _log.warning("no GPU, running on the CPU: %s", detector.device.reason)
     detection = Detection(

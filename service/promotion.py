@@ -36,7 +36,7 @@ class PromotionFile:
     """The file, read and written by one process; ``configured`` is the bundle of its settings."""
 
     def __init__(self, file: Path, configured: Path) -> None:
-        self._file = file
+        self.path = file
         self._configured = str(configured.absolute())
 
     def read(self) -> Promotion | None:
@@ -47,18 +47,18 @@ class PromotionFile:
         PromotionError : where the file cannot be read, or is none of ours.
         """
         try:
-            kept = _Kept.model_validate_json(self._file.read_bytes())
+            kept = _Kept.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
             raise PromotionError(
-                f"{self._file}: the promoted bundle cannot be read there ({_reason(error)}). Make the file readable, "
+                f"{self.path}: the promoted bundle cannot be read there ({_reason(error)}). Make the file readable, "
                 "or remove it to serve the bundle of the settings."
             ) from error
         if kept.configured != self._configured:
             _log.warning(
                 "%s is about %s, and is not followed: this service was started with %s",
-                *(self._file, kept.configured, self._configured),
+                *(self.path, kept.configured, self._configured),
             )
             return None
         return Promotion(kept.bundle, kept.previous)
@@ -72,10 +72,10 @@ class PromotionFile:
         """
         kept = _Kept(configured=self._configured, bundle=promotion.bundle, previous=promotion.previous)
         try:
-            replace_file(self._file, kept.model_dump_json().encode())
+            replace_file(self.path, kept.model_dump_json().encode())
         except OSError as error:
             raise PromotionError(
-                f"{self._file}: the promotion cannot be kept there ({_reason(error)}), and so the bundle was not "
+                f"{self.path}: the promotion cannot be kept there ({_reason(error)}), and so the bundle was not "
                 "changed. Make the folder writable, with space on its disk, or choose another file with "
                 "EARWITNESS_PROMOTION."
             ) from error

@@ -23,6 +23,7 @@ from service.errors import (
     BundleRefused,
     BundleWatched,
     NoPreviousBundle,
+    PromotionError,
     ReloadInProgress,
     ServiceError,
     UnknownBundle,
@@ -80,7 +81,20 @@ class Serving:
             self._promotion = await asyncio.to_thread(self._file.read)
         seen = _place(settings.bundle)
         self._registered = registered
-        loaded = await load_bundle(settings, self._folder(self._promotion), registered, self._metrics)
+        folder = self._folder(self._promotion)
+        if folder != settings.bundle:
+            _log.info(
+                "%s was promoted last, by %s, and is served in place of %s", folder, self._file.path, settings.bundle
+            )
+        try:
+            loaded = await load_bundle(settings, folder, registered, self._metrics)
+        except BundleError as error:
+            if folder == settings.bundle:
+                raise
+            raise PromotionError(
+                f"{error} It was promoted while the service ran: put it back, or remove {self._file.path} to serve "
+                f"{settings.bundle}."
+            ) from error
         self._metrics.know_queue(self._depth)
         self._metrics.know_bundle(loaded.detector)
         self.current = loaded

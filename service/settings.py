@@ -1,11 +1,12 @@
 """The one place that reads the environment: every setting is a field here, ``EARWITNESS_<NAME>`` outside."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 import models
 from models.encoder import Device
@@ -28,7 +29,12 @@ class Settings(BaseSettings):
     """What an operator can choose. Facts of a bundle (front end, thresholds, members) are never settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EARWITNESS_", extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+        env_prefix="EARWITNESS_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
     )
 
     bundle: Path = DEMONSTRATION
@@ -172,6 +178,11 @@ class Settings(BaseSettings):
         own, common = f"{key.machine_type}/{key.section}", self.false_alarm_rate
         return self.false_alarm_rates.get(own, self.false_alarm_rates.get(key.machine_type, common))
 
+    def unheard_rates(self, keys: Iterable[SectionKey]) -> list[str]:
+        """Which of `false_alarm_rates` are for no section of a bundle with these."""
+        known = {name for key in keys for name in (key.machine_type, f"{key.machine_type}/{key.section}")}
+        return sorted(self.false_alarm_rates.keys() - known)
+
     @property
     def keys_required(self) -> bool:
         """Whether only who has a key is answered."""
@@ -186,6 +197,14 @@ class Settings(BaseSettings):
             return Path("data/promoted.json").absolute()
         file = Path(self.database.removeprefix(_SQLITE))
         return file.with_name(f"{file.name}.promoted.json")
+
+
+def not_json(error: SettingsError) -> str:
+    """What is wrong with a setting of several values, for a person; the library names neither value nor form."""
+    names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+    variable = "EARWITNESS_" + "".join(names).upper()
+    example = '{"fan": 0.05}' if names == ["false_alarm_rates"] else '["earwitness.plant"]'
+    return f"{variable}: it must be JSON, such as '{example}' (it is {os.environ.get(variable)!r})"
 
 
 def unknown_variables() -> list[str]:

@@ -169,7 +169,8 @@ def _contrast_advice(training: Sequence[Recording]) -> tuple[str, ...]:
     ]
     speeds = ", ".join(f"{speed:.2f}" for speed in CONTRAST_SPEEDS)
     return (
-        f"{' and '.join(heads)}: training adds copies of the clips at the speeds {speeds} as contrast classes. "
+        f"{' and '.join(heads)}: training adds copies of the clips at the speeds {speeds} as contrast classes; the "
+        "recipe plant adds none, and goes without networks where all clips have one attribute. "
         "Recordings of a second machine, position or operating condition teach more.",
     )
 

@@ -97,14 +97,19 @@ class Run:
     def describe(self, device: str, until: Until = Until.BUNDLE) -> str:
         """The plan, for a person: device, data, stages and estimated time."""
         stages = self.stages(until)
-        schedule = self.recipe.schedule(self.n_clips) if not self.networks else self.schedule(self.networks[0])
+        schedule = self.schedule(self.networks[0]) if self.networks else self.recipe.schedule(self.n_clips)
         sections = {recording.key for recording in self.recordings}
         lines = [
             f"device    {device}",
             f"data      {len(self.recordings)} recordings of {len(sections)} sections, {self.n_clips} clips"
             + (", copies at four other speeds as contrast classes among them" if self.contrast else ""),
-            f"recipe    {self.recipe.name}: {len(self.networks)} networks, {schedule.epochs} epochs of "
-            f"{schedule.epoch_steps} steps, snapshots after {', '.join(map(str, schedule.snapshot_epochs))}"
+            f"recipe    {self.recipe.name}: "
+            + (
+                f"{len(self.networks)} networks, {schedule.epochs} epochs of {schedule.epoch_steps} steps, snapshots "
+                f"after {', '.join(map(str, schedule.snapshot_epochs))}"
+                if self.networks
+                else "no networks, which would have nothing to tell apart; how the sound moves (F) scores alone"
+            )
             + "".join(f", {departure}" for departure in departures(self.recipe)),
             f"work      {self.work}",
             *(f"  {stage.name:<28} about {as_duration(stage.estimate_s)}" for stage in stages),

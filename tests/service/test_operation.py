@@ -23,6 +23,7 @@ from models.encoder import Device
 from models.vocabulary import Domain
 from service.alarms import alarm_share
 from service.app import create_app
+from service.promotion import Promotion, PromotionFile
 from service.settings import Settings, unknown_variables
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
 from tests.service.servers import PATIENCE_S, REPOSITORY, Server, Upload
@@ -106,12 +107,22 @@ def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: S
     assert "canary" in ready.json()["detail"]
 
 
+def test_a_promoted_bundle_that_is_gone_is_named_with_what_asks_for_it(small: Settings) -> None:
+    """Nobody named it at this start: the file that keeps it is said, and what would be served without."""
+    PromotionFile(small.promotion_file, small.bundle).write(Promotion("gone", previous=None))
+    (ready,) = visit(small, "/readyz")
+    assert ready.status_code == 503
+    assert "gone: there is no bundle here" in ready.json()["detail"]
+    assert f"remove {small.promotion_file} to serve {small.bundle}" in ready.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
         ({"EARWITNESS_BUNDLE": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"EARWITNESS_DATABASE": "/dev/null/targets.db"}, "/dev/null"),
         ({"EARWITNESS_PORT": "ninety"}, "EARWITNESS_PORT"),
+        ({"EARWITNESS_KNOWN_HOSTS": "plant.local"}, "EARWITNESS_KNOWN_HOSTS: it must be JSON"),
     ],
 )
 def test_what_cannot_be_served_ends_with_a_sentence(
@@ -333,7 +344,7 @@ def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The database is absolute, whichever folder the service was started in; a misspelt variable is noticed."""
+    """The database is absolute, whichever folder the service was started in; what is misspelt is noticed."""
     monkeypatch.chdir(tmp_path)
     settings = Settings()
     assert (settings.host, settings.port, settings.max_clip_s) == ("127.0.0.1", 8000, 60.0)
@@ -344,4 +355,9 @@ def test_the_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("EARWITNESS_PROT", "8010")
     monkeypatch.setenv("EARWITNESS_PORT", "8010")
     assert unknown_variables() == ["EARWITNESS_PROT"]
+    monkeypatch.setenv("EARWITNESS_PUBLIC_KEY", "")  # as a compose file hands on what nobody set
+    monkeypatch.setenv("EARWITNESS_FALSE_ALARM_RATES", '{"fann": 0.05, "fan": 0.05, "fan/01": 0.02, "fan/07": 0.02}')
+    settings = Settings()
+    assert settings.public_key is None
+    assert settings.unheard_rates([FAN_0, FAN_1]) == ["fan/07", "fann"]
     assert Settings().port == 8010
