@@ -19,9 +19,8 @@ from models.detector import Detector
 from models.encoder import DeviceInfo
 from models.vocabulary import Decision, Domain, SectionKey, WarningCode
 from service.registered import Registered, TargetState
-from service.thresholds import Thresholds
+from service.thresholds import SECTION_LABELS, Thresholds, section_labels
 
-_SECTION = ("machine_type", "section", "domain")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _P_VALUES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -80,26 +79,34 @@ class Metrics:
             "earwitness_queue_capacity", "Clips and registrations that may be in hand at once.", registry=registry
         )
         self._in_hand = Gauge("earwitness_requests_in_hand", "Clips and registrations in hand.", registry=registry)
-        self._decisions = Counter("earwitness_decisions", "Decisions.", [*_SECTION, "decision"], registry=registry)
+        self._decisions = Counter(
+            "earwitness_decisions", "Decisions.", [*SECTION_LABELS, "decision"], registry=registry
+        )
         self._p_value = Histogram(
             "earwitness_p_value",
             "p-values of clips: uniform when all is well.",
-            _SECTION,
+            SECTION_LABELS,
             buckets=_P_VALUES,
             registry=registry,
         )
         self._deviation = Gauge(
-            "earwitness_deviation", "Robust standard deviations of the last clip's score.", _SECTION, registry=registry
+            "earwitness_deviation",
+            "Robust standard deviations of the last clip's score.",
+            SECTION_LABELS,
+            registry=registry,
         )
-        self._level = Gauge("earwitness_level_dbfs", "Level of the last clip.", _SECTION, registry=registry)
+        self._level = Gauge("earwitness_level_dbfs", "Level of the last clip.", SECTION_LABELS, registry=registry)
         self._below_normal = Gauge(
             "earwitness_level_below_normal",
             "1 when the last clip was quieter than normal: machine or microphone off.",
-            _SECTION,
+            SECTION_LABELS,
             registry=registry,
         )
         self._last_clip = Gauge(
-            "earwitness_last_clip_timestamp_seconds", "When the last clip was scored.", _SECTION, registry=registry
+            "earwitness_last_clip_timestamp_seconds",
+            "When the last clip was scored.",
+            SECTION_LABELS,
+            registry=registry,
         )
         self._reloads = Counter(
             "earwitness_reloads",
@@ -222,22 +229,22 @@ class _Targets(Collector):
 
     def collect(self) -> Iterable[Metric]:
         ages = GaugeMetricFamily(
-            "earwitness_target_samples_age_seconds", "Since the target clips in force were registered.", labels=_SECTION
+            "earwitness_target_samples_age_seconds",
+            "Since the target clips in force were registered.",
+            labels=SECTION_LABELS,
         )
         states = GaugeMetricFamily(
             "earwitness_target_state",
             "1 while the registrations are surely those of the database, 0 while they are the last known.",
-            labels=_SECTION,
+            labels=SECTION_LABELS,
         )
         if self.registered is not None:
             registered_at = {one.key: one.registered_at.timestamp() for one in self.registered.all}
             for key, at in registered_at.items():
-                ages.add_metric(_target_labels(key), max(0.0, time.time() - at))
+                ages.add_metric(section_labels(key, Domain.TARGET), max(0.0, time.time() - at))
             for key in sorted({*self.sections, *registered_at}):
-                states.add_metric(_target_labels(key), float(self.registered.state is TargetState.CURRENT))
+                states.add_metric(
+                    section_labels(key, Domain.TARGET), float(self.registered.state is TargetState.CURRENT)
+                )
         yield ages
         yield states
-
-
-def _target_labels(key: SectionKey) -> tuple[str, str, str]:
-    return key.machine_type, key.section, Domain.TARGET.value

@@ -4,6 +4,7 @@ Computed when it is scraped, since a registration changes what stands behind a s
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -11,11 +12,16 @@ from prometheus_client.registry import Collector
 from models.bundle import CalibrationKey
 from models.decision import Calibration
 from models.detector import Detector
-from models.vocabulary import Domain
+from models.vocabulary import Domain, SectionKey
 from service.alarms import WANDER, alarm_share
 from service.registered import Registered
 
-_SECTION = ("machine_type", "section", "domain")
+SECTION_LABELS: Final = ("machine_type", "section", "domain")
+
+
+def section_labels(key: SectionKey, domain: Domain) -> tuple[str, str, str]:
+    """The values of `SECTION_LABELS`."""
+    return key.machine_type, key.section, domain.value
 
 
 class Thresholds(Collector):
@@ -32,15 +38,17 @@ class Thresholds(Collector):
     def collect(self) -> Iterable[Metric]:
         """The two metrics."""
         rates = GaugeMetricFamily(
-            "earwitness_false_alarm_rate", "The share of normal clips that the threshold is set to.", labels=_SECTION
+            "earwitness_false_alarm_rate",
+            "The share of normal clips that the threshold is set to.",
+            labels=SECTION_LABELS,
         )
         shares = GaugeMetricFamily(
             "earwitness_alarm_share",
             "The share of anomalous clips in a window above which a section sounds wrong.",
-            labels=(*_SECTION, "window"),
+            labels=(*SECTION_LABELS, "window"),
         )
         for (key, domain), (clips, rate) in self._behind().items():
-            labels = (key.machine_type, key.section, domain.value)
+            labels = section_labels(key, domain)
             rates.add_metric(labels, rate)
             for window in WANDER:
                 shares.add_metric((*labels, window), alarm_share(clips, rate, window))

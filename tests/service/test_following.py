@@ -5,7 +5,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +70,28 @@ def test_registrations_are_asked_for_again_after_what_nobody_foresaw(
     assert any("could not be made ready" in message for message in messages)
 
 
+def watch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[[Path], Any],
+    exchange: Callable[[Serving, Path, None], Coroutine[Any, Any, None]],
+    enough: Callable[[], object],
+) -> None:
+    """Follow a link, which ``look`` reads and ``exchange`` serves, until it is ``enough``; it is so still then."""
+    monkeypatch.setattr("service.serving.LOOK_S", 0.01)
+    monkeypatch.setattr("service.serving._place", look)
+    monkeypatch.setattr(Serving, "_exchange", exchange)
+
+    async def scenario() -> None:
+        serving = Serving(Settings(bundle=tmp_path / "link", database=str(tmp_path / "db"), watch=True), Metrics())
+        following = asyncio.create_task(serving._follow(None))
+        await until(enough)
+        assert not following.done()
+        following.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_watched_link_is_looked_at_again_after_what_nobody_foresaw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,18 +108,7 @@ def test_a_watched_link_is_looked_at_again_after_what_nobody_foresaw(
     async def exchange(_serving: Serving, folder: Path, _promotion: None) -> None:
         served.append(folder)
 
-    monkeypatch.setattr("service.serving.LOOK_S", 0.01)
-    monkeypatch.setattr("service.serving._place", look)
-    monkeypatch.setattr(Serving, "_exchange", exchange)
-
-    async def scenario() -> None:
-        serving = Serving(Settings(bundle=tmp_path / "link", database=str(tmp_path / "db"), watch=True), Metrics())
-        following = asyncio.create_task(serving._follow(None))
-        await until(lambda: served)
-        assert not following.done()
-        following.cancel()
-
-    asyncio.run(scenario())
+    watch(tmp_path, monkeypatch, look, exchange, lambda: served)
     assert served == [tmp_path / "link"]
     assert caplog.text.count("could not be followed; it is looked at again in") == 2
 
@@ -119,17 +130,7 @@ def test_a_watched_bundle_is_not_loaded_all_the_time_while_the_database_is_away(
         if len(tried) <= away:
             raise StoreError("It is away.")
 
-    monkeypatch.setattr("service.serving.LOOK_S", 0.01)
-    monkeypatch.setattr("service.serving._place", look)
-    monkeypatch.setattr(Serving, "_exchange", exchange)
-
-    async def scenario() -> None:
-        serving = Serving(Settings(bundle=tmp_path / "link", database=str(tmp_path / "db"), watch=True), Metrics())
-        following = asyncio.create_task(serving._follow(None))
-        await until(lambda: len(looked) > away + 3)
-        following.cancel()
-
-    asyncio.run(scenario())
+    watch(tmp_path, monkeypatch, look, exchange, lambda: len(looked) > away + 3)
     waited = [later - earlier for earlier, later in pairwise(tried)]
     assert len(waited) == away
     assert all(seconds >= 0.01 * 2**number for number, seconds in enumerate(waited, start=1)), waited
