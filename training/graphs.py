@@ -1,13 +1,19 @@
 """The exported graphs in the form that ONNX Runtime runs fastest on a CPU; the values they give stay the same.
 
-Three things stand otherwise in what tf2onnx writes. A batch norm that follows no convolution is a Mul and an Add, for
-which ONNX Runtime leaves its blocked layout and comes back to it; as a BatchNormalization it stays in it. Its
-convolutions work along the innermost axis, eight or so places at a time: the mel axis ends with 4 of them, time with
-10, so time is made the innermost. And the flattening asks for its input's shape, where a Reshape can say "the rest".
-Measured on one core, a clip: 3.28 ms as exported, 3.02 with batch norms, 2.91 with time innermost too (DECISIONS.md).
+What tf2onnx writes makes ONNX Runtime leave the blocked layout of its convolutions and come back, again and again: for
+a batch norm that follows no convolution, which is a Mul and an Add; for a LeakyRelu that follows none, as each
+pre-activation does; and for the Add of a shortcut whose shape it has lost sight of by then. As BatchNormalization, and
+with the LeakyRelu behind a convolution of one weight a channel, all of it stays in that layout, and the Add becomes a
+part of the convolution before it. A batch norm of rising channels moves behind the pool that follows it, where less is
+left; the standardisation of the bands is a batch norm too, behind the transposition.
+
+Its convolutions work along the innermost axis, eight or so places at a time: the mel axis ends with 4 of them, time
+with 10, so time is made the innermost. And the flattening asks for its input's shape, where a Reshape can say "the
+rest". What each was worth stands in DECISIONS.md.
 """
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +27,9 @@ def rearrange(model: onnx.ModelProto) -> None:
         _flatten_by_reshape(model.graph)
         _restore_batch_norms(model.graph)
         _put_time_innermost(model.graph)
+        _standardise_by_batch_norm(model.graph)
+        _pool_before_batch_norms(model.graph)
+        _rectify_behind_convolutions(model.graph)
         used = {name for node in model.graph.node for name in node.input}
         kept = [one for one in model.graph.initializer if one.name in used]
         del model.graph.initializer[:]
@@ -28,7 +37,7 @@ def rearrange(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model)
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[np.generic]]:
+def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
     return {one.name: numpy_helper.to_array(one) for one in graph.initializer}
 
 
@@ -42,12 +51,31 @@ def _add_constant(graph: onnx.GraphProto, name: str, value: NDArray[np.generic])
     return name
 
 
-def _restore_batch_norms(graph: onnx.GraphProto) -> None:
-    """Mul and Add by a number a channel, (channels, 1, 1), become one BatchNormalization of mean 0 and variance 1."""
-    constants, users = _constants(graph), defaultdict(list)
+def _users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    users = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             users[name].append(node)
+    return users
+
+
+def _batch_norm(
+    graph: onnx.GraphProto, x: str, scale: NDArray[np.generic], shift: NDArray[np.generic], output: str
+) -> onnx.NodeProto:
+    """scale * x + shift, a number a channel: a BatchNormalization of mean 0 and variance 1."""
+    values = {
+        "scale": scale,
+        "shift": shift,
+        "mean": np.zeros(len(scale), np.float32),
+        "variance": np.ones(len(scale), np.float32),
+    }
+    arguments = [_add_constant(graph, f"{output}/{what}", value) for what, value in values.items()]
+    return helper.make_node("BatchNormalization", [x, *arguments], [output], epsilon=0.0)
+
+
+def _restore_batch_norms(graph: onnx.GraphProto) -> None:
+    """Mul and Add by a number a channel, (channels, 1, 1), become one BatchNormalization."""
+    constants, users = _constants(graph), _users(graph)
 
     def by_channel(node: onnx.NodeProto, operation: str) -> tuple[str, NDArray[np.generic]] | None:
         if node.op_type != operation:
@@ -68,16 +96,8 @@ def _restore_batch_norms(graph: onnx.GraphProto) -> None:
         if scale is None or shift is None or scale[1].shape != shift[1].shape:
             nodes.append(node)
             continue
-        name, channels = node.output[0], len(scale[1])
-        values = {
-            "scale": scale[1],
-            "shift": shift[1],
-            "mean": np.zeros(channels, np.float32),
-            "variance": np.ones(channels, np.float32),
-        }
-        arguments = [_add_constant(graph, f"{name}/{what}", value) for what, value in values.items()]
         output = following[0].output[0]
-        nodes.append(helper.make_node("BatchNormalization", [scale[0], *arguments], [output], epsilon=0.0))
+        nodes.append(_batch_norm(graph, scale[0], scale[1], shift[1], output))
         taken.add(output)
     _replace_nodes(graph, nodes)
 
@@ -110,12 +130,73 @@ def _put_time_innermost(graph: onnx.GraphProto) -> None:
     _replace_nodes(graph, nodes)
 
 
+def _standardise_by_batch_norm(graph: onnx.GraphProto) -> None:
+    """Sub and Mul by a number a band, before bands become the second axis: one BatchNormalization behind that."""
+    constants, nodes = _constants(graph), list(graph.node)
+    if [node.op_type for node in nodes[:3]] != ["Sub", "Mul", "Transpose"]:
+        return
+    less, times, turn = nodes[:3]
+    mean, scale = constants[less.input[1]].reshape(-1), constants[times.input[1]].reshape(-1)
+    turned, standardised = f"{less.input[0]}/turned", turn.output[0]
+    nodes[:3] = [
+        helper.make_node("Transpose", [less.input[0]], [turned], perm=[0, 2, 1]),
+        _batch_norm(graph, turned, scale, -mean * scale, standardised),
+    ]
+    _replace_nodes(graph, nodes)
+
+
+def _pool_before_batch_norms(graph: onnx.GraphProto) -> None:
+    """The maximum of what rises is what the maximum rises to: the pool goes first where no channel falls."""
+    constants, users, nodes = _constants(graph), _users(graph), list(graph.node)
+    for place, norm in enumerate(nodes):
+        following = users[norm.output[0]]
+        if norm.op_type != "BatchNormalization" or [node.op_type for node in following] != ["MaxPool"]:
+            continue
+        (pool,) = following
+        if (constants[norm.input[1]] > 0.0).all():
+            pooled = f"{norm.output[0]}/pooled"
+            norm.output[0], pool.output[0] = pool.output[0], pooled
+            norm.input[0], pool.input[0] = pooled, norm.input[0]
+            other = nodes.index(pool)
+            nodes[place], nodes[other] = pool, norm
+    _replace_nodes(graph, nodes)
+
+
+def _rectify_behind_convolutions(graph: onnx.GraphProto) -> None:
+    """A LeakyRelu of a batch norm, or of the pool of one, follows a convolution of one weight a channel instead.
+
+    That of a batch norm does the same as it does; that of a pool changes nothing.
+    """
+    constants, made = _constants(graph), {node.output[0]: node for node in graph.node}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        before = made.get(node.input[0], node)
+        norm = made.get(before.input[0], node) if before.op_type == "MaxPool" else before
+        if node.op_type == "LeakyRelu" and norm.op_type == "BatchNormalization":
+            x, scale, shift = norm.input[0], constants[norm.input[1]], constants[norm.input[2]]
+            if before is not norm:
+                x, scale, shift = node.input[0], np.ones_like(scale), np.zeros_like(shift)
+            affine = f"{node.output[0]}/affine"
+            weights = _add_constant(graph, f"{affine}/weights", scale.reshape(-1, 1, 1, 1))
+            bias = _add_constant(graph, f"{affine}/bias", shift)
+            nodes.append(helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=len(scale)))
+            node.input[0] = affine
+        nodes.append(node)
+    _replace_nodes(graph, nodes)
+    _drop_unused(graph)
+
+
 def _flatten_by_reshape(graph: onnx.GraphProto) -> None:
     """The Reshape whose shape is computed takes [0, -1] instead, and what computed it goes."""
     constants = _constants(graph)
     for node in graph.node:
         if node.op_type == "Reshape" and node.input[1] not in constants:
             node.input[1] = _add_constant(graph, f"{node.output[0]}/shape", np.array([0, -1], np.int64))
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Leave out what no output depends on."""
     needed, nodes = {one.name for one in graph.output}, []
     for node in reversed(graph.node):
         if needed & set(node.output):

@@ -267,8 +267,8 @@ def test_mixtures_that_lie_otherwise_are_copied_in_their_order(case: Case) -> No
     (member,) = side_by_side(case.model.members[2:])
     assert isinstance(member.section, Mixture)
     parts = [one.components for one in (member.section, *member.attributes.values())]
-    rows = parts[0].factors[0].base
-    assert rows is not None
+    rows = Components.joined([parts]).factors[0]
+    assert all(np.shares_memory(rows, part.factors[0]) for part in parts)
     apart = [replace(parts[0], factors=(rows[start : start + 8 : 2],)) for start in (0, 4)]
     for own in ([parts[2], parts[1]], [parts[0], parts[2]], [parts[1], parts[1]], apart):
         joined = Components.joined([own])

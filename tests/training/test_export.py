@@ -1,8 +1,10 @@
 """Exported embedders: ONNX Runtime and Keras agree, at any batch size, from raw decibels."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -47,6 +49,21 @@ def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
         expected = np.asarray(embedder(store.log_mels[:n_clips], training=False))
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_convolutions_keep_their_layout_from_the_first_to_the_last(tmp_path: Path) -> None:
+    """ONNX Runtime comes back from its blocked layout once, at the end, and no addition is left by itself."""
+    snapshot, store = trained_like_snapshot(), small_store()
+    export_embedder(snapshot, embedder_of(store), tmp_path / "embedder.onnx", store.log_mels[:1])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4  # it warns that such a file is for this machine alone
+    onnxruntime.InferenceSession(tmp_path / "embedder.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["Conv"] + kinds["FusedConv"] > 20
+    if kinds["ReorderOutput"]:  # a processor for which there is such a layout
+        assert kinds["ReorderInput"] + kinds["ReorderOutput"] == 1
+        assert not kinds.keys() & {"LeakyRelu", "Add"}
 
 
 def test_a_network_trained_on_jax_is_exported_too(tmp_path: Path) -> None:

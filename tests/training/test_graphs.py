@@ -15,24 +15,39 @@ from training.graphs import rearrange
 TIME, MEL, CHANNELS = 9, 7, 4
 
 
-def graph(pads: Sequence[int], strides: Sequence[int]) -> onnx.ModelProto:
-    """As tf2onnx writes it: an image, a convolution, a batch norm as Mul and Add, a pool, channels last, flattened."""
+def graph(pads: Sequence[int], strides: Sequence[int], *, rising: bool = False) -> onnx.ModelProto:
+    """As tf2onnx writes it: an image, a convolution, a batch norm as Mul and Add, a pool, a unit with pre-activation.
+
+    ``rising``: the first batch norm has gains above 0 in each channel; the second one's are of both signs.
+    """
     random = np.random.default_rng(3)
 
-    def constant(name: str, value: NDArray[np.generic]) -> TensorProto:
-        return numpy_helper.from_array(value, name)
+    def constant(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
 
-    kernel = random.normal(size=(CHANNELS, 1, 3, 2)).astype(np.float32)
+    def integers(name: str, *numbers: int) -> TensorProto:
+        return numpy_helper.from_array(np.array(numbers, np.int64), name)
+
+    gains = random.normal(size=(2, 1, CHANNELS, 1, 1)).astype(np.float32)
+    gains[0] = np.abs(gains[0]) if rising else gains[0]
     return helper.make_model(
         helper.make_graph(
             [
-                helper.make_node("Reshape", ["log_mel", "image_shape"], ["image"]),
+                helper.make_node("Sub", ["log_mel", "mean"], ["centred"]),
+                helper.make_node("Mul", ["centred", "precision"], ["standardised"]),
+                helper.make_node("Reshape", ["standardised", "image_shape"], ["image"]),
                 helper.make_node("Conv", ["image", "kernel"], ["convolved"], pads=pads, strides=strides),
                 helper.make_node("LeakyRelu", ["convolved"], ["rectified"], alpha=0.1),
                 helper.make_node("Mul", ["rectified", "gain"], ["scaled"]),
                 helper.make_node("Add", ["scaled", "offset"], ["normalised"]),
                 helper.make_node("MaxPool", ["normalised"], ["pooled"], kernel_shape=[2, 1], strides=[2, 1]),
-                helper.make_node("Transpose", ["pooled"], ["channels_last"], perm=[0, 2, 3, 1]),
+                helper.make_node("LeakyRelu", ["pooled"], ["activated"], alpha=0.1),
+                helper.make_node("Conv", ["activated", "square"], ["mapped"], pads=[1, 1, 1, 1]),
+                helper.make_node("Add", ["mapped", "pooled"], ["sum"]),
+                helper.make_node("Mul", ["sum", "next_gain"], ["next_scaled"]),
+                helper.make_node("Add", ["next_scaled", "next_offset"], ["next_normalised"]),
+                helper.make_node("MaxPool", ["next_normalised"], ["ended"], kernel_shape=[2, 1], strides=[2, 1]),
+                helper.make_node("Transpose", ["ended"], ["channels_last"], perm=[0, 2, 3, 1]),
                 helper.make_node("Shape", ["channels_last"], ["shape"]),
                 helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
                 helper.make_node("Concat", ["count", "rest"], ["flat_shape"], axis=0),
@@ -42,13 +57,18 @@ def graph(pads: Sequence[int], strides: Sequence[int]) -> onnx.ModelProto:
             [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["clips", TIME, MEL])],
             [helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["clips", None])],
             [
-                constant("image_shape", np.array([-1, 1, TIME, MEL], np.int64)),
-                constant("kernel", kernel),
-                constant("gain", random.normal(size=(1, CHANNELS, 1, 1)).astype(np.float32)),
-                constant("offset", random.normal(size=(1, CHANNELS, 1, 1)).astype(np.float32)),
-                constant("zero", np.array([0], np.int64)),
-                constant("one", np.array([1], np.int64)),
-                constant("rest", np.array([-1], np.int64)),
+                constant("mean", MEL),
+                constant("precision", MEL),
+                constant("kernel", CHANNELS, 1, 3, 2),
+                constant("square", CHANNELS, CHANNELS, 3, 3),
+                numpy_helper.from_array(gains[0], "gain"),
+                constant("offset", 1, CHANNELS, 1, 1),
+                numpy_helper.from_array(gains[1], "next_gain"),
+                constant("next_offset", 1, CHANNELS, 1, 1),
+                integers("image_shape", -1, 1, TIME, MEL),
+                integers("zero", 0),
+                integers("one", 1),
+                integers("rest", -1),
             ],
         ),
         opset_imports=[helper.make_opsetid("", 18)],
@@ -62,25 +82,43 @@ def values(model: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32
     return found
 
 
+@pytest.mark.parametrize("rising", [False, True])
 @pytest.mark.parametrize(("pads", "strides"), [((0, 0, 0, 0), (1, 1)), ((2, 0, 1, 1), (2, 1)), ((0, 1, 2, 0), (1, 2))])
-def test_values_stay_where_time_is_innermost(pads: Sequence[int], strides: Sequence[int]) -> None:
-    """Whatever the padding at the four sides and the strides: kernels, pools and the flattening are turned alike."""
+def test_values_stay_where_time_is_innermost(pads: Sequence[int], strides: Sequence[int], rising: bool) -> None:
+    """Whatever the padding at the four sides and the strides: kernels, pools and the flattening are turned alike.
+
+    And whatever the signs of a batch norm's gains: one that falls in some channel stays before its pool.
+    """
     x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
-    model = graph(pads, strides)
+    model = graph(pads, strides, rising=rising)
     expected = values(model, x)
     rearrange(model)
     np.testing.assert_allclose(values(model, x), expected, rtol=0, atol=1e-5)
 
 
-def test_the_batch_norm_is_one_operation_and_no_shape_is_computed() -> None:
-    """What is left has nothing that leaves the blocked layout, and no constant that nothing uses."""
-    model = graph((0, 0, 0, 0), (1, 1))
+def test_nothing_leaves_the_blocked_layout() -> None:
+    """Batch norms are one operation, each LeakyRelu follows a convolution, no shape is computed, nothing is unused."""
+    model = graph((0, 0, 0, 0), (1, 1), rising=True)
     rearrange(model)
+    made = {node.output[0]: node for node in model.graph.node}
     kinds = Counter(node.op_type for node in model.graph.node)
-    assert kinds["BatchNormalization"] == 1
-    assert not kinds.keys() & {"Mul", "Add", "Shape", "Slice", "Concat"}
+    assert kinds["BatchNormalization"] == 3  # the standardisation is one
+    assert {made[node.input[0]].op_type for node in model.graph.node if node.op_type == "LeakyRelu"} == {"Conv"}
+    assert kinds["Add"] == 1  # of the shortcut
+    assert not kinds.keys() & {"Mul", "Sub", "Shape", "Slice", "Concat"}
     used = {name for node in model.graph.node for name in node.input}
     assert {one.name for one in model.graph.initializer} <= used
+    assert used <= {one.name for one in model.graph.initializer} | made.keys() | {"log_mel"}
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_a_batch_norm_waits_for_the_pool_where_it_rises(rising: bool) -> None:
+    """Its maximum is that of what it is made of only then; there is a quarter of it left in the paper's stem."""
+    model = graph((0, 0, 0, 0), (1, 1), rising=rising)
+    rearrange(model)
+    made = {node.output[0]: node for node in model.graph.node}
+    pools = [made[node.input[0]].op_type for node in model.graph.node if node.op_type == "MaxPool"]
+    assert pools == (["LeakyRelu", "BatchNormalization"] if rising else ["BatchNormalization"] * 2)
 
 
 def test_a_graph_without_convolutions_stays() -> None:
