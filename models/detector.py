@@ -1,8 +1,9 @@
 """The detector: from a clip to an assessment with every term, exactly as it is served, measured and calibrated.
 
-The way of a clip is `Detector.analyse` (decoded sound to features), `Detector.encode` (features to embeddings, which
-may be those of several clips at once) and `Detector.assess` (embeddings to an answer); `Detector.score` walks all of
-it. A detector never changes once it is made, and any number of threads may use it at once.
+The way of a clip is `Detector.analyse` (decoded sound to features), `Detector.encode` (features to embeddings, of
+several clips at once), `Detector.rate` (embeddings to scores, likewise) and `Detector.assess` (scores to an answer);
+`Detector.score` walks all of it. A detector never changes once it is made, and any number of threads may use it at
+once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ from models.fused_systems import FusedSystems
 from models.manifest import FILE_NAME
 from models.mixture_system import MixtureSystem
 from models.statistics import log_mel_and_statistics
-from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, Way
+from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, Way, WindowScores
 from models.vocabulary import Domain, SectionKey, SubSystem
 
 CANARY_TOLERANCE: Final = 1e-4
@@ -220,7 +221,7 @@ class Detector:
         ``features``, ``embeddings``: as of `fit_target`.
         """
         source = self.calibrations[key, Domain.SOURCE].scores
-        scores = self._way.score(key, Domain.SOURCE, features, embeddings, None).decision.tolist()
+        scores = self.rate(key, Domain.SOURCE, features, embeddings).decision.tolist()
         return appraise(
             clips,
             self._way.spacings(key, features, embeddings),
@@ -234,26 +235,40 @@ class Detector:
         model = self._bundle_targets[key]
         return None if model is None else replace(model, calibration=self.calibrations[key, Domain.TARGET])
 
-    def assess(
+    def rate(
         self,
         key: SectionKey,
         domain: Domain,
-        clip: Clip,
         features: Features,
         embeddings: Embeddings,
         *,
         target: TargetModel | None = None,
-    ) -> Assessment:
-        """Say how anomalous a clip is; the score of a long clip is the mean over its windows.
+    ) -> WindowScores:
+        """Score windows, of one clip or of several of one section, domain and target.
 
         Parameters
         ----------
-        embeddings : of the clip's ``features``.
+        embeddings : of the ``features``.
         target : the target clips to compare with in domain target; None takes those of the bundle.
 
         Raises
         ------
         NoTargetClips : for domain target without any.
+        """
+        return self._way.score(key, domain, features, embeddings, self._target(key, domain, target))
+
+    def assess(
+        self,
+        key: SectionKey,
+        domain: Domain,
+        clip: Clip,
+        scores: WindowScores,
+        *,
+        target: TargetModel | None = None,
+    ) -> Assessment:
+        """Say how anomalous a clip is; the score of a long clip is the mean over its windows.
+
+        ``scores``: of its windows, by `rate` with the same ``target``.
         """
         target = self._target(key, domain, target)
         if target is not None:
@@ -261,7 +276,6 @@ class Detector:
         else:
             calibration = self.calibrations[key, domain]
             lowest_level_dbfs = float(self.bundle.calibrations[key, domain].level_quantiles_dbfs[0])
-        scores = self._way.score(key, domain, features, embeddings, target)
         score = float(np.mean(scores.decision))
         rarity = p_value(score, calibration.scores)
         starts_s = window_starts_s(len(clip.waveform))
@@ -298,29 +312,17 @@ class Detector:
         )
 
     def explain(
-        self,
-        key: SectionKey,
-        domain: Domain,
-        clip: Clip,
-        features: Features,
-        embeddings: Embeddings,
-        *,
-        target: TargetModel | None = None,
+        self, key: SectionKey, domain: Domain, clip: Clip, features: Features, scores: WindowScores
     ) -> Explanation:
-        """Say what deviates most, of a clip of several windows in the most anomalous one; arguments as of `assess`."""
-        starts_s, place = window_starts_s(len(clip.waveform)), 0
-        if len(starts_s) > 1:
-            scores = self._way.score(key, domain, features, embeddings, self._target(key, domain, target))
-            place = int(np.argmax(scores.decision))
-        one = slice(place, place + 1)
+        """Say what deviates most, of a clip of several windows in the most anomalous one; ``scores`` as of `assess`."""
+        place = int(np.argmax(scores.decision))
         statistics = None if features.statistics is None else features.statistics.statics_and_dynamics[place]
-        own = {kind: every[one] for kind, every in embeddings.items()}
         return explain(
             features.log_mels[place],
             statistics,
             self._way.normal(key, domain),
-            start_s=starts_s[place],
-            nearest_attribute=self._way.nearest_attribute(key, own, statistics),
+            start_s=window_starts_s(len(clip.waveform))[place],
+            nearest_attribute=self._way.nearest_attribute(key, scores.of(slice(place, place + 1)), statistics),
         )
 
     def score(
@@ -330,7 +332,8 @@ class Detector:
         key = self.find(machine_type, section)
         features = self.analyse(clip)
         embeddings = self.encode(self.inputs(features), machine_type)
-        return self.assess(key, domain, clip, features, embeddings, target=target)
+        scores = self.rate(key, domain, features, embeddings, target=target)
+        return self.assess(key, domain, clip, scores, target=target)
 
     def record_canary(self, waveforms: NDArray[np.float32], key: SectionKey, domain: Domain) -> Canary:
         """The canary to write into the bundle: two ten-second waveforms, (2, 160000), with their anomaly scores."""
@@ -374,7 +377,7 @@ class Detector:
     def _anomaly_scores(self, waveforms: NDArray[np.float32], key: SectionKey, domain: Domain) -> NDArray[np.float64]:
         features = self._features(waveforms)
         embeddings = self.encode(self.inputs(features), key.machine_type)
-        return self._way.score(key, domain, features, embeddings, self._target(key, domain, None)).anomaly
+        return self.rate(key, domain, features, embeddings).anomaly
 
 
 def _way(bundle: Bundle) -> Way:

@@ -54,7 +54,7 @@ class FusedSystems:
     def score(
         self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings, target: TargetModel | None
     ) -> WindowScores:
-        """Score the windows of a clip."""
+        """Score windows, of one clip or of several of the section."""
         section = self._sections[key]
         references = section.references(domain) if target is None else _references(target)
         x = section.log_distances(_heard(features, embeddings), references)
@@ -123,7 +123,7 @@ class FusedSystems:
     def nearest_attribute(
         self,
         key: SectionKey,
-        embeddings: Embeddings,  # noqa: ARG002  other ways ask them
+        scores: WindowScores,  # noqa: ARG002  other ways ask them
         statistics: NDArray[np.float32] | None,
     ) -> str | None:
         """That of the nearest source clip by the dynamics, over all folds."""

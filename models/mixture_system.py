@@ -10,7 +10,7 @@ from models.bundle import Bundle
 from models.decision import Calibration
 from models.explanation import Normal
 from models.references import References, cosine_distances
-from models.scoring import Normality, SectionModel, attribute_likelihoods, decision_score, score_section
+from models.scoring import Normality, SectionModel, decision_score, score_section
 from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, WindowScores
 from models.targets import target_normality
 from models.vocabulary import NO_ATTRIBUTE, Domain, SectionKey, SubSystem, ThresholdRule
@@ -36,7 +36,7 @@ class MixtureSystem:
     def score(
         self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings, target: TargetModel | None
     ) -> WindowScores:
-        """Score the windows of a clip."""
+        """Score windows, of one clip or of several of the section."""
         mixtures = None if target is None else _mixtures(target)
         terms = score_section(self._sections[key], embeddings[SubSystem.R], features.t_max, domain, mixtures)
         by_name = {
@@ -49,6 +49,7 @@ class MixtureSystem:
             anomaly=terms.anomaly_score,
             decision=decision_score(terms, domain),
             systems={NAME: SystemScores(terms.anomaly_score, by_name)},
+            attribute_likelihoods=terms.attribute_likelihoods,
         )
 
     def fit_target(
@@ -98,14 +99,13 @@ class MixtureSystem:
 
     def nearest_attribute(
         self,
-        key: SectionKey,
-        embeddings: Embeddings,
-        statistics: NDArray[np.float32] | None,  # noqa: ARG002  other ways ask it
+        key: SectionKey,  # noqa: ARG002  other ways ask it
+        scores: WindowScores,
+        statistics: NDArray[np.float32] | None,  # noqa: ARG002  and this
     ) -> str | None:
         """That of the likeliest attribute mixture, over all members."""
-        likelihoods = attribute_likelihoods(self._sections[key], embeddings[SubSystem.R])
-        named = [name for name in likelihoods if name != NO_ATTRIBUTE]
-        return max(named, key=lambda name: float(likelihoods[name][0])) if named else None
+        named = {name: float(own[0]) for name, own in scores.attribute_likelihoods.items() if name != NO_ATTRIBUTE}
+        return max(named, key=lambda name: named[name], default=None)
 
 
 def _mean(section: Normality) -> NDArray[np.float64]:

@@ -63,14 +63,12 @@ class SectionModel:
 
     Raises
     ------
-    ValueError : without any member, or with temporal maxima of no attribute.
+    ValueError : without any member, where members know other attributes, or with temporal maxima of no attribute.
     """
 
     members: tuple[MemberModel, ...]
     temporal_maximum: Mapping[str, Mixture] | None
-    _together: Components | None = field(init=False, repr=False)  # each member's section and attributes
-    _sections: Components | None = field(init=False, repr=False)  # the sections alone; both None beside references
-    _names: tuple[str | None, ...] = field(init=False, repr=False)  # of what `_together` holds; None is a section
+    _together: Components | None = field(init=False, repr=False)  # each member's section and attributes, or None
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -80,9 +78,9 @@ class SectionModel:
         own = _mixtures(self.members)
         if own and len(own) < len(self.members):
             raise ValueError("The members of a section all have mixtures, or all references.")
+        if len({tuple(member.attributes) for member in self.members}) > 1:
+            raise ValueError("The members of a section all have mixtures of the same attributes, in the same order.")
         object.__setattr__(self, "_together", _joined(own) if own else None)
-        object.__setattr__(self, "_sections", _joined([mixtures[:1] for mixtures in own]) if own else None)
-        object.__setattr__(self, "_names", tuple(name for one in self.members for name in (None, *one.attributes)))
 
 
 def side_by_side(members: Sequence[MemberModel]) -> tuple[MemberModel, ...]:
@@ -108,12 +106,16 @@ def side_by_side(members: Sequence[MemberModel]) -> tuple[MemberModel, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Terms:
-    """The terms of a score apart, each (clips,) float64 nats summed over the members, or None where it has no part."""
+    """The terms of a score apart, each (clips,) float64 nats summed over the members, or None where it has no part.
+
+    ``attribute_likelihoods``: max_k ln P(x | a, k) for each a in a(s), summed likewise, whether it has a part or not.
+    """
 
     section: NDArray[np.float64]
     attribute: NDArray[np.float64] | None = None
     target: NDArray[np.float64] | None = None
     temporal_maximum: NDArray[np.float64] | None = None
+    attribute_likelihoods: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def anomaly_score(self) -> NDArray[np.float64]:
@@ -122,42 +124,22 @@ class Terms:
         return _sum(term for term in terms if term is not None)
 
 
-def section_term(model: SectionModel, x: Floats) -> NDArray[np.float64]:
-    """Eqs. (2) and (3), first term: -max_k ln P(x | s(x), k), or the nearest reference, (clips, members).
+def likelihoods(model: SectionModel, x: Floats) -> NDArray[np.float64] | None:
+    """max_k ln P(x | s, k) and max_k ln P(x | a, k) for each a in a(s), (clips, members, 1 + attributes), nats.
 
-    ``x``: (clips, members, d).
+    None beside references. ``x``: (clips, members, d).
     """
-    if model._sections is not None:
-        return -model._sections.best(x)
-    return _distances([member.section for member in model.members], x)
+    return None if model._together is None else model._together.best(x).reshape(len(x), len(model.members), -1)
 
 
 def section_and_attribute_terms(
     model: SectionModel, x: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Eq. (2): `section_term` and the second term, -max_k max_{a in a(s(x))} ln P(x | a, k), None beside references.
+    """Eq. (2): -max_k ln P(x | s(x), k), or the nearest reference, and -max_k max_{a in a(s(x))} ln P(x | a, k).
 
-    ``x``: (clips, members, d); each (clips, members).
+    ``x``: (clips, members, d); each (clips, members), the second None beside references.
     """
-    if model._together is None:
-        return section_term(model, x), None
-    sections = [place for place, name in enumerate(model._names) if name is None]
-    starts = [start for place in sections for start in (place, place + 1)]
-    best = np.maximum.reduceat(model._together.best(x), starts, axis=1)
-    return -best[:, ::2], -best[:, 1::2]
-
-
-def attribute_likelihoods(model: SectionModel, x: Floats) -> dict[str, NDArray[np.float64]]:
-    """sum over members of max_k ln P(x | a, k) for each attribute a, (clips,); none beside references.
-
-    ``x``: (clips, members, d).
-    """
-    likelihoods: dict[str, NDArray[np.float64]] = {}
-    if model._together is not None:
-        for name, best in zip(model._names, model._together.best(x).T, strict=True):
-            if name is not None:
-                likelihoods[name] = likelihoods.get(name, 0.0) + best
-    return likelihoods
+    return _section_and_attribute_terms(model, x, likelihoods(model, x))
 
 
 def target_term(target: Sequence[Normality], x: Floats) -> NDArray[np.float64]:
@@ -177,32 +159,6 @@ def temporal_maximum_term(temporal_maximum: Mapping[str, Mixture], t_max: Floats
     likelihoods = [mixture.weighted_log_likelihoods(t_max) for mixture in temporal_maximum.values()]
     best: NDArray[np.float64] = np.concatenate(likelihoods, axis=1).max(axis=1)
     return -best
-
-
-def source_terms(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> Terms:
-    """Eq. (2), Z_source, or Eq. (4) where the model has temporal maxima, summed over the members (2.5).
-
-    Every member is a system with Eq. (4)'s term in it, so the ensemble holds that term once a member.
-    ``embeddings``: (clips, members, d). ``t_max``: (clips, 128), may be None where the model does not need it.
-    """
-    temporal_maximum = _temporal_maximum(model, t_max)
-    section, attribute = section_and_attribute_terms(model, embeddings)
-    return Terms(
-        section=section.sum(axis=1),
-        attribute=None if attribute is None else attribute.sum(axis=1),
-        temporal_maximum=None if temporal_maximum is None else len(model.members) * temporal_maximum,
-    )
-
-
-def target_terms(model: SectionModel, embeddings: Floats, target: Sequence[Normality]) -> Terms:
-    """Eq. (3), Z_target, summed over the members (2.5).
-
-    ``embeddings``: (clips, members, d). ``target``: each member's mixture of the target clips, or references.
-    """
-    section, nearer = section_term(model, embeddings), target_term(target, embeddings)
-    if isinstance(target[0], References):
-        nearer = np.minimum(0.0, nearer - section)
-    return Terms(section=section.sum(axis=1), target=nearer.sum(axis=1))
 
 
 def score_section(
@@ -226,8 +182,19 @@ def score_section(
         domain where there are no target mixtures.
     """
     _check(model, embeddings, t_max)
+    known = likelihoods(model, embeddings)
+    section, attribute = _section_and_attribute_terms(model, embeddings, known)
+    names = model.members[0].attributes
+    of_attributes = {} if known is None else dict(zip(names, known[:, :, 1:].sum(axis=1).T, strict=True))
     if domain is Domain.SOURCE:
-        return source_terms(model, embeddings, t_max)
+        temporal_maximum = _temporal_maximum(model, t_max)
+        return Terms(
+            section=section.sum(axis=1),
+            attribute=None if attribute is None else attribute.sum(axis=1),
+            # every member is a system with Eq. (4)'s term in it
+            temporal_maximum=None if temporal_maximum is None else len(model.members) * temporal_maximum,
+            attribute_likelihoods=of_attributes,
+        )
     chosen = [member.target for member in model.members] if target is None else target
     mixtures = [mixture for mixture in chosen if mixture is not None]
     if len(mixtures) != len(model.members):
@@ -235,7 +202,10 @@ def score_section(
             f"A target-domain score needs a target mixture for each of the {len(model.members)} members, "
             f"{len(mixtures)} are there: register target clips of this section first."
         )
-    return target_terms(model, embeddings, mixtures)
+    nearer = target_term(mixtures, embeddings)
+    if isinstance(mixtures[0], References):
+        nearer = np.minimum(0.0, nearer - section)
+    return Terms(section=section.sum(axis=1), target=nearer.sum(axis=1), attribute_likelihoods=of_attributes)
 
 
 def decision_score(terms: Terms, domain: Domain) -> NDArray[np.float64]:
@@ -255,10 +225,10 @@ def decision_score_by_member(
     ``embeddings``, ``t_max``: as of `score_section`, and likewise what is raised.
     """
     _check(model, embeddings, t_max)
-    if domain is Domain.TARGET:
-        return section_term(model, embeddings)
-    temporal_maximum = _temporal_maximum(model, t_max)
     scores, attribute = section_and_attribute_terms(model, embeddings)
+    if domain is Domain.TARGET:
+        return scores
+    temporal_maximum = _temporal_maximum(model, t_max)
     if attribute is not None:
         scores = scores + attribute
     return scores if temporal_maximum is None else scores + temporal_maximum[:, None]
@@ -271,6 +241,14 @@ def _check(model: SectionModel, embeddings: Floats, t_max: Floats | None) -> Non
         raise ValueError("Embeddings and temporal maxima must be finite.")
     if t_max is not None and len(t_max) != len(embeddings):
         raise ValueError(f"t_max must have a row a clip, {len(embeddings)}, not {len(t_max)}.")
+
+
+def _section_and_attribute_terms(
+    model: SectionModel, x: Floats, known: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    if known is None:
+        return _distances([member.section for member in model.members], x), None
+    return -known[:, :, 0], -known[:, :, 1:].max(axis=2)
 
 
 def _temporal_maximum(model: SectionModel, t_max: Floats | None) -> NDArray[np.float64] | None:

@@ -5,7 +5,7 @@ networks take and give travels by sub-system, so that a batch of windows of seve
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
 import numpy as np
@@ -59,14 +59,32 @@ class SystemScores:
     terms: Mapping[str, NDArray[np.float64] | None]
     p_value: NDArray[np.float64] | None = None
 
+    def of(self, rows: slice) -> "SystemScores":
+        """Of some of the windows."""
+        terms = {name: None if term is None else term[rows] for name, term in self.terms.items()}
+        return SystemScores(self.anomaly[rows], terms, None if self.p_value is None else self.p_value[rows])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowScores:
-    """All that is said of each window: for ranking, for the threshold, and by each system."""
+    """All that is said of each window: for ranking, for the threshold, and by each system.
+
+    ``attribute_likelihoods``: nats, by attribute, of systems that model each; empty where none does.
+    """
 
     anomaly: NDArray[np.float64]
     decision: NDArray[np.float64]
     systems: Mapping[str, SystemScores]
+    attribute_likelihoods: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def of(self, rows: slice) -> "WindowScores":
+        """Of some of the windows."""
+        return WindowScores(
+            self.anomaly[rows],
+            self.decision[rows],
+            {name: system.of(rows) for name, system in self.systems.items()},
+            {name: own[rows] for name, own in self.attribute_likelihoods.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +113,7 @@ class Way(Protocol):
     def score(
         self, key: SectionKey, domain: Domain, features: Features, embeddings: Embeddings, target: TargetModel | None
     ) -> WindowScores:
-        """Score the windows of a clip; ``target`` is given with domain target only."""
+        """Score windows, of one clip or of several of the section; ``target`` is given with domain target only."""
 
     def fit_target(
         self, key: SectionKey, features: Features, embeddings: Embeddings, lowest_level_dbfs: float
@@ -115,7 +133,7 @@ class Way(Protocol):
         """What normal clips are like, for explanations."""
 
     def nearest_attribute(
-        self, key: SectionKey, embeddings: Embeddings, statistics: NDArray[np.float32] | None
+        self, key: SectionKey, scores: WindowScores, statistics: NDArray[np.float32] | None
     ) -> str | None:
         """The operating condition whose source clips one window is nearest to; None where the section has none."""
 
@@ -127,9 +145,13 @@ def joined(parts: Sequence[Inputs]) -> Inputs:
 
 def split(embeddings: Embeddings, sizes: Sequence[int]) -> list[Embeddings]:
     """The inverse of `joined`: each clip's own, of ``sizes`` windows."""
-    ends = np.cumsum(sizes)[:-1]
-    by_kind = {kind: np.split(own, ends) for kind, own in embeddings.items()}
-    return [{kind: own[place] for kind, own in by_kind.items()} for place in range(len(sizes))]
+    return [{kind: own[rows] for kind, own in embeddings.items()} for rows in places(sizes)]
+
+
+def places(sizes: Sequence[int]) -> list[slice]:
+    """Where the windows of each clip stand, of ``sizes`` windows one behind the other."""
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
 def window_count(inputs: Inputs) -> int:

@@ -6,7 +6,6 @@ never reaches its neighbours. A batch that fails is run again one by one, so tha
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -165,13 +164,10 @@ class Batcher(Generic[Key, Item, Result]):
         return key, batch
 
     def _results(self, key: Key, items: list[Item]) -> list[Result | BaseException]:
-        begun = time.perf_counter()
         try:
             results = [result for _, result in zip(items, self._run(key, items), strict=True)]
         except Exception as error:  # noqa: BLE001  it is handed to the caller whose item it is
             if len(items) == 1:
                 return [error]
             return [result for item in items for result in self._results(key, [item])]
-        if self._observer is not None:
-            self._observer.observe_stage("encode", time.perf_counter() - begun)
         return list[Result | BaseException](results)

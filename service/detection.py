@@ -1,6 +1,7 @@
 """From the bytes of a clip to its assessment: decode, features, batch, assess. Knows nothing of HTTP.
 
-Everything heavy runs in threads: decoding, features and scores in a pool, the networks in the batcher's own thread.
+Everything heavy runs in threads: decoding, features and answers in a pool, networks and scores in the batcher's own
+thread, where the clips of a section share what is read of its model.
 """
 
 import asyncio
@@ -8,13 +9,24 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from models.assessment import Assessment
 from models.audio import Clip, first_clip
 from models.detector import Detector
-from models.systems import Embeddings, Features, Inputs, TargetModel, joined, split, window_count
+from models.systems import (
+    Embeddings,
+    Features,
+    Inputs,
+    TargetModel,
+    WindowScores,
+    joined,
+    places,
+    split,
+    window_count,
+)
 from models.vocabulary import Decision, Domain, SectionKey
 from service.batching import Batcher, BatchObserver
 from service.forecast import Forecast
@@ -22,6 +34,24 @@ from service.tracing import stage
 
 Result = TypeVar("Result")
 _CANARY_WINDOWS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Those of a clip that waits for the networks; ``rated``: what they are to be scored as, None where not at all."""
+
+    inputs: Inputs
+    rated: "_Rated | None" = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rated:
+    """Windows to score."""
+
+    key: SectionKey
+    domain: Domain
+    target: TargetModel | None
+    features: Features
 
 
 class Detection:
@@ -42,8 +72,8 @@ class Detection:
         self._observer = observer
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip")
         self.forecast = Forecast()
-        self.batcher: Batcher[tuple[int, ...], Inputs, Embeddings] = Batcher(
-            partial(_encode, detector), capacity=capacity, max_batch=max_batch, observer=observer
+        self.batcher: Batcher[tuple[int, ...], _Windows, tuple[Embeddings, WindowScores | None]] = Batcher(
+            partial(_run, detector, observer), capacity=capacity, max_batch=max_batch, observer=observer
         )
 
     async def score(
@@ -62,23 +92,23 @@ class Detection:
         done by the deadline with what is in hand.
         """
 
-        def assess() -> Assessment:
-            begun = time.perf_counter()
-            assessment = self.detector.assess(key, domain, clip, features, embeddings, target=target)
+        def assess(scores: WindowScores) -> Assessment:
+            assessment = self.detector.assess(key, domain, clip, scores, target=target)
             if explain or assessment.decision is Decision.ANOMALOUS:
-                why = self.detector.explain(key, domain, clip, features, embeddings, target=target)
+                why = self.detector.explain(key, domain, clip, features, scores)
                 assessment = dataclasses.replace(assessment, explanation=why)
-            self._observer.observe_stage("score", time.perf_counter() - begun)
             return assessment
 
         with self.forecast.work(deadline) as grow:
             with stage("hear"):
                 clip, features = await self.in_thread(self._hear, audio)
             grow(len(features.log_mels))
-            with stage("embed"):
-                embeddings = await self.embed(key, self.detector.inputs(features), deadline)
+            with stage("rate"):
+                windows = _Windows(self.detector.inputs(features), _Rated(key, domain, target, features))
+                _, scores = await self._submit(key, windows, deadline)
+                assert scores is not None, "they were asked for"
             with stage("assess"):
-                return await self.in_thread(assess)
+                return await self.in_thread(assess, scores)
 
     async def check_canary(self) -> None:
         """Raise `CanaryError` where the bundle's clips have other scores here; what they took is the first forecast."""
@@ -91,11 +121,9 @@ class Detection:
         return await self.in_thread(self._hear, audio, max_clip_s, _cut)
 
     async def embed(self, key: SectionKey, inputs: Inputs, deadline: float) -> Embeddings:
-        """The embeddings of windows, through the queue; none wait where no network needs to run."""
-        if not inputs:
-            return {}
-        members = self.detector.members_of(key.machine_type)
-        return await self.batcher.submit(members, inputs, size=window_count(inputs), deadline=deadline)
+        """The embeddings of windows, through the queue."""
+        embeddings, _ = await self._submit(key, _Windows(inputs), deadline)
+        return embeddings
 
     async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call ``function`` in the pool; not at all if the caller is cancelled before a thread is free."""
@@ -106,6 +134,15 @@ class Detection:
         await self.batcher.drain(grace_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.detector.close)  # it waits for threads, and they may hang
+
+    async def _submit(
+        self, key: SectionKey, windows: _Windows, deadline: float
+    ) -> tuple[Embeddings, WindowScores | None]:
+        """None wait where no network needs to run."""
+        members = self.detector.members_of(key.machine_type)
+        if not windows.inputs:
+            return (await self.in_thread(_run, self.detector, self._observer, members, [windows]))[0]
+        return await self.batcher.submit(members, windows, size=window_count(windows.inputs), deadline=deadline)
 
     def _hear(
         self, audio: bytes, max_clip_s: float | None = None, fit: Callable[[Clip], Clip] | None = None
@@ -120,10 +157,42 @@ class Detection:
         return clip, features
 
 
-def _encode(detector: Detector, members: tuple[int, ...], clips: Sequence[Inputs]) -> list[Embeddings]:
+def _run(
+    detector: Detector, observer: BatchObserver, members: tuple[int, ...], batch: Sequence[_Windows]
+) -> list[tuple[Embeddings, WindowScores | None]]:
     """No method: a batcher that held what holds it would keep a bundle out of service in memory."""
-    embeddings = detector.encode_by(joined(clips), members)
-    return split(embeddings, [window_count(clip) for clip in clips])
+    begun = time.perf_counter()
+    sizes = [window_count(clip.inputs) if clip.inputs else 0 for clip in batch]
+    embeddings = split(detector.encode_by(joined([clip.inputs for clip in batch]), members), sizes)
+    encoded = time.perf_counter()
+    scores = _rate(detector, [clip.rated for clip in batch], embeddings)
+    observer.observe_stage("encode", encoded - begun)
+    observer.observe_stage("score", time.perf_counter() - encoded)
+    return list(zip(embeddings, scores, strict=True))
+
+
+def _rate(
+    detector: Detector, batch: Sequence[_Rated | None], embeddings: Sequence[Embeddings]
+) -> list[WindowScores | None]:
+    """The scores of each clip; those of one section, domain and target are scored together."""
+    alike: dict[object, list[int]] = {}
+    for place, one in enumerate(batch):
+        if one is not None:
+            alike.setdefault((one.key, one.domain, id(one.target)), []).append(place)
+    scores: list[WindowScores | None] = [None] * len(batch)
+    for own in alike.values():
+        rated = [one for place in own if (one := batch[place]) is not None]
+        first = rated[0]
+        together = detector.rate(
+            first.key,
+            first.domain,
+            Features.joined([one.features for one in rated]),
+            joined([embeddings[place] for place in own]),
+            target=first.target,
+        )
+        for place, rows in zip(own, places([len(one.features.log_mels) for one in rated]), strict=True):
+            scores[place] = together.of(rows)
+    return scores
 
 
 def _cut(clip: Clip) -> Clip:

@@ -147,7 +147,8 @@ class BundleContender:
         )
         for one, own in zip(analysed, embeddings, strict=True):
             key, domain = one.cut.recording.key, one.cut.recording.domain
-            assessment = self._detector.assess(key, domain, one.cut.clip, one.features, own)
+            scores = self._detector.rate(key, domain, one.features, own)
+            assessment = self._detector.assess(key, domain, one.cut.clip, scores)
             terms = [system.terms for system in assessment.systems.values()]
             parts = {
                 (PartKind.TERM, name): value for term in terms for name, value in term.items() if value is not None

@@ -23,7 +23,7 @@ from models.errors import DataError
 from models.frontend import LogMelSpec, log_mel
 from models.mixtures import Mixture
 from models.scoring import SectionModel, score_section
-from models.systems import Features, joined, split, window_count
+from models.systems import Features, joined, places
 from models.vocabulary import Decision, Domain
 from service.bench.workload import key_of
 
@@ -68,24 +68,15 @@ class Ours:
         with timed(parts, "features"):
             features: list[Features] = self._each(self.detector.analyse, heard)
         with timed(parts, "encode"):
-            inputs = [self.detector.inputs(one) for one in features]
-            if inputs[0]:
-                batch = self.detector.encode(joined(inputs), self.key.machine_type)
-                embeddings = split(batch, [window_count(one) for one in inputs])
-            else:
-                embeddings = [{} for _ in inputs]
+            inputs = joined([self.detector.inputs(one) for one in features])
+            embeddings = self.detector.encode(inputs, self.key.machine_type)
         with timed(parts, "score"):
+            windows = Features.joined(features) if len(features) > 1 else features[0]
+            scores = self.detector.rate(self.key, Domain.SOURCE, windows, embeddings)
+            own = [scores.of(rows) for rows in places([len(one.log_mels) for one in features])]
             answer = self._answer if explained else self._assess
-            found = self._each(answer, list(zip(heard, features, embeddings, strict=True)))
+            found = self._each(answer, list(zip(heard, features, own, strict=True)))
         return np.array([one.anomaly_score for one in found]), parts
-
-    def answer(self, clip: bytes) -> None:
-        """One clip as the service answers it, called directly: one that is anomalous is explained too."""
-        heard = self.detector.decode(clip)
-        features = self.detector.analyse(heard)
-        inputs = self.detector.inputs(features)
-        embeddings = self.detector.encode(inputs, self.key.machine_type) if inputs else {}
-        self._answer((heard, features, embeddings))
 
     def rate(self, embeddings: NDArray[np.float32]) -> Scores:
         """By all mixtures in their joint products."""
@@ -99,8 +90,8 @@ class Ours:
         self.detector.close()
 
     def _assess(self, one: tuple[Any, Any, Any]) -> Any:
-        clip, features, embeddings = one
-        return self.detector.assess(self.key, Domain.SOURCE, clip, features, embeddings)
+        clip, _, scores = one
+        return self.detector.assess(self.key, Domain.SOURCE, clip, scores)
 
     def _answer(self, one: tuple[Any, Any, Any]) -> Any:
         assessment = self._assess(one)

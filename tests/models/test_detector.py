@@ -34,8 +34,8 @@ from models.frontend import log_mel
 from models.manifest import MachineTypeEntry
 from models.mixtures import Mixture, clip_mixture
 from models.references import References, refer_to
-from models.scoring import MemberModel, Normality, SectionModel, section_term
-from models.systems import Features, TargetModel, joined, split
+from models.scoring import MemberModel, Normality, SectionModel, section_and_attribute_terms
+from models.systems import Features, TargetModel, joined, places
 from models.vocabulary import Decision, Domain, SectionKey, SubSystem, ThresholdRule, WarningCode
 from tests.models.tiny import (
     DEVIATION,
@@ -224,7 +224,7 @@ def test_a_registered_threshold_is_the_papers(detector: Detector) -> None:
     embeddings = detector.encode(detector.inputs(features), "fan")
     target = detector.fit_target(FAN, features, embeddings, [-20.0, -30.0, -25.0, -22.0])
     x = embeddings[SubSystem.R]
-    first = section_term(mixtures_of(detector.bundle, FAN), x).sum(axis=1)
+    first = section_and_attribute_terms(mixtures_of(detector.bundle, FAN), x)[0].sum(axis=1)
     assert target.calibration.threshold == pytest.approx(np.percentile(first, 90), rel=1e-9)
     assert target.calibration.rule is ThresholdRule.PAPER
     assert target.lowest_level_dbfs == -30.0
@@ -351,9 +351,10 @@ def test_clips_encoded_together_score_as_alone(detector: Detector) -> None:
     clips = [as_clip(sound(FAN, seed, seconds=seconds)) for seed, seconds in ((1, 10), (2, 25), (3, 4))]
     features = [detector.analyse(clip) for clip in clips]
     embeddings = detector.encode(joined([detector.inputs(one) for one in features]), "fan")
-    rows = split(embeddings, [len(one.log_mels) for one in features])
-    for clip, feature, own in zip(clips, features, rows, strict=True):
-        together = detector.assess(FAN, Domain.SOURCE, clip, feature, own)
+    scores = detector.rate(FAN, Domain.SOURCE, Features.joined(features), embeddings)
+    rows = places([len(one.log_mels) for one in features])
+    for clip, own in zip(clips, rows, strict=True):
+        together = detector.assess(FAN, Domain.SOURCE, clip, scores.of(own))
         alone = detector.score(clip, "fan", "00", Domain.SOURCE)
         assert together.decision == alone.decision
         assert together.anomaly_score == pytest.approx(alone.anomaly_score, rel=1e-5)

@@ -21,7 +21,6 @@ from models.scoring import (
     decision_score,
     score_section,
     section_and_attribute_terms,
-    section_term,
     side_by_side,
     target_term,
     temporal_maximum_term,
@@ -109,6 +108,11 @@ def slow(case: Case, mixtures_of: Callable[[int], Sequence[GaussianMixture]]) ->
     return np.array([sum(slow_term(mixtures_of(member), x[member]) for member in range(MEMBERS)) for x in wide])
 
 
+def slow_likelihoods(case: Case, attribute: str) -> Array:
+    """ln P(x | a) of an attribute's best component, summed over members."""
+    return -slow(case, lambda i: [case.attributes[i][attribute]])
+
+
 def without_maxima(model: SectionModel) -> SectionModel:
     return replace(model, temporal_maximum=None)
 
@@ -150,6 +154,23 @@ def test_equation_4(case: Case) -> None:
     np.testing.assert_array_equal(terms.section, second.section)
     np.testing.assert_array_equal(terms.anomaly_score, second.anomaly_score + terms.temporal_maximum)
     np.testing.assert_array_equal(decision_score(terms, Domain.SOURCE), terms.anomaly_score)
+
+
+@pytest.mark.parametrize("domain", Domain)
+def test_what_each_attribute_says_is_told_in_both_domains(case: Case, domain: Domain) -> None:
+    """sum over members of max_k ln P(x | a, k): an explanation names the likeliest, and nothing is evaluated twice."""
+    terms = score_section(case.model, case.embeddings, case.t_max, domain)
+    assert list(terms.attribute_likelihoods) == ["fast", "slow"]
+    for name, found in terms.attribute_likelihoods.items():
+        np.testing.assert_allclose(found, slow_likelihoods(case, name), atol=2e-3)
+
+
+def test_members_that_know_other_attributes_are_refused(case: Case) -> None:
+    """They would be taken for each other's: terms are read by their place."""
+    first, *others = case.model.members
+    turned = replace(first, attributes=dict(list(first.attributes.items())[::-1]))
+    with pytest.raises(ValueError, match="same attributes, in the same order"):
+        SectionModel((turned, *others), None)
 
 
 def test_an_ensemble_is_the_sum_of_its_members(case: Case) -> None:
@@ -219,7 +240,7 @@ def test_a_clip_of_the_section_scores_below_a_strange_one(case: Case) -> None:
     assert isinstance(member.target, Mixture)
     section, fast, target = member.section.means[:1], member.attributes["fast"].means[:1], member.target.means[:1]
     model = SectionModel((member,), None)
-    near, far = (section_term(model, sign * section[:, None])[0, 0] for sign in (1.0, -1.0))
+    near, far = (section_and_attribute_terms(model, sign * section[:, None])[0][0, 0] for sign in (1.0, -1.0))
     assert near < far
     _, attribute = section_and_attribute_terms(model, np.stack([fast, -fast]))
     assert attribute is not None
@@ -251,11 +272,9 @@ def test_a_part_of_an_ensemble_scores_in_the_memory_of_the_whole(case: Case, cho
     assert held_once(part)
     assert whole._together is not None
     assert part._together is not None
-    assert part._sections is not None
     for place, member in enumerate(chosen):
         for arrays, of_whole in (("means", whole._together.means), ("factors", whole._together.factors)):
             assert np.shares_memory(getattr(part._together, arrays)[place], of_whole[member])
-            assert np.shares_memory(getattr(part._sections, arrays)[place], of_whole[member])
     copied = SectionModel(tuple(case.model.members[member] for member in chosen), None)
     x = case.embeddings[:, list(chosen)]
     for one, other in zip(section_and_attribute_terms(part, x), section_and_attribute_terms(copied, x), strict=True):

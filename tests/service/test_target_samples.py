@@ -5,12 +5,13 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -22,7 +23,7 @@ from models.appraisal import LEAST_SIMILARITY
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
-from models.systems import Features
+from models.systems import Embeddings, Features, Inputs, WindowScores
 from models.vocabulary import Domain
 from service.adaptation import Adaptation
 from service.detection import Detection
@@ -276,6 +277,63 @@ async def adapting(
                 task.cancel()
     finally:
         await detection.close(PATIENCE_S)
+
+
+def test_clips_of_a_batch_are_scored_as_what_each_was_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    """Those of a section, a domain and its target clips together, whoever stands between them; each as it is alone."""
+    clips = target_clips(FAN_0, 300)[:2]
+
+    async def scenario() -> None:
+        with TargetStore(f"sqlite:///{tmp_path / 'targets.db'}", PATIENCE_S) as store:
+            async with adapting(bundle, store) as (detection, adaptation):
+                models = []
+                for seed in (150, 160):
+                    registered = target_clips(FAN_0, seed)
+                    await adaptation.register(FAN_0, registered, idempotency_key=None, deadline=FAR)
+                    models.append((await adaptation.scoring_target(FAN_0, FAR))[0])
+                asked = [
+                    (key, domain, target, clip)
+                    for clip in clips
+                    for key, domain, target in (
+                        (FAN_0, Domain.TARGET, models[0]),
+                        (FAN_0, Domain.SOURCE, None),
+                        (PUMP, Domain.SOURCE, None),
+                        (FAN_0, Domain.TARGET, models[1]),
+                    )
+                ]
+                detector, sizes, released = detection.detector, list[int](), threading.Event()
+                alone = [
+                    detector.score(detector.decode(clip), key.machine_type, key.section, domain, target=target)
+                    for key, domain, target, clip in asked
+                ]
+                encode, rate = detector.encode_by, detector.rate
+
+                def encoded(inputs: Inputs, members: Sequence[int]) -> Embeddings:
+                    released.wait(PATIENCE_S)
+                    return encode(inputs, members)
+
+                def rated(*arguments: Any, **options: Any) -> WindowScores:
+                    scores = rate(*arguments, **options)
+                    sizes.append(len(scores.decision))
+                    return scores
+
+                with patch.object(detector, "encode_by", encoded), patch.object(detector, "rate", rated):
+                    tasks = [
+                        asyncio.create_task(detection.score(clip, key, domain, target=target, deadline=FAR))
+                        for key, domain, target, clip in [asked[0], *asked]
+                    ]
+                    while detection.batcher.depth < len(asked):
+                        await asyncio.sleep(0.01)
+                    released.set()
+                    found = (await asyncio.gather(*tasks))[1:]
+                assert sorted(sizes) == [1, 2, 2, 2, 2]
+                for mine, other in zip(found, alone, strict=True):
+                    assert mine.decision == other.decision
+                    assert mine.anomaly_score == pytest.approx(other.anomaly_score, rel=1e-5)
+                    assert mine.decision_score == pytest.approx(other.decision_score, rel=1e-5)
+                assert len({mine.anomaly_score for mine in found}) == len(asked)
+
+    asyncio.run(scenario())
 
 
 def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bundle, tmp_path: Path) -> None:

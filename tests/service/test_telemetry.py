@@ -107,7 +107,7 @@ def test_traces_are_sent_where_they_are_asked_for(collector: Collector, bundle_f
         server.client.get("/metrics")
         assert server.client.get("/nowhere").status_code == 404
     spans = {span.name: span for span in collector.spans}
-    assert set(spans) == {"POST /score", "hear", "embed", "assess", "GET"}
+    assert set(spans) == {"POST /score", "hear", "rate", "assess", "GET"}
     score = spans["POST /score"]
     assert score.trace_id.hex() == trace
     assert score.parent_span_id.hex() == "b7ad6b7169203331"
@@ -115,7 +115,7 @@ def test_traces_are_sent_where_they_are_asked_for(collector: Collector, bundle_f
     assert facts["http.response.status_code"] == 200
     assert facts["http.route"] == "/score"
     assert facts["earwitness.request_id"] == "traced"
-    for name in ("hear", "embed", "assess"):
+    for name in ("hear", "rate", "assess"):
         assert spans[name].parent_span_id == score.span_id
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert any(line.get("request_id") == "traced" and line.get("trace_id") == trace for line in lines)

@@ -100,8 +100,8 @@ class Section:
         return self._outcome(Domain.TARGET, self.register(clips), threshold)
 
     def _score(self, one: Heard, domain: Domain, target: TargetModel | None) -> float:
-        assessed = self._detector.assess(self._key, domain, one.clip, one.features, one.embeddings, target=target)
-        return assessed.decision_score
+        scores = self._detector.rate(self._key, domain, one.features, one.embeddings, target=target)
+        return self._detector.assess(self._key, domain, one.clip, scores, target=target).decision_score
 
     def _outcome(self, domain: Domain, target: TargetModel | None, threshold: float | None) -> Outcome:
         assert threshold is not None

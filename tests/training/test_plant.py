@@ -213,7 +213,8 @@ def test_an_explanation_points_at_a_change_of_known_band_and_rate(
     changed = replace(clip, waveform=(clip.waveform + 3 * level * band / band.std() * pulses).astype(np.float32))
     features = detector.analyse(changed)
     embeddings = detector.encode(detector.inputs(features), "fan")
-    found = detector.explain(FAN, Domain.SOURCE, changed, features, embeddings)
+    scores = detector.rate(FAN, Domain.SOURCE, features, embeddings)
+    found = detector.explain(FAN, Domain.SOURCE, changed, features, scores)
     assert all(2700 < band.low_hz < band.high_hz < 4400 for band in found.bands), "each of them within the noise"
     assert max(band.high_hz for band in found.bands) - min(band.low_hz for band in found.bands) > 400
     assert found.times[0].start_s == pytest.approx(3.0, abs=0.2)
