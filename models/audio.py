@@ -88,15 +88,18 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
         raise NotAudio("The clip has 0 bytes. Send a WAV, FLAC or OGG file.")
     _refuse_truncated_ogg(content)
     raw, rate_hz, channels, clipped_share = _read(io.BytesIO(_whole_wav(content)), channel, max_clip_s)
-    if not np.isfinite(np.sum(raw, dtype=np.float64)):  # no sum of finite float32 samples reaches float64's infinity
+    peak = _peak(raw)
+    if not np.isfinite(peak):
         raise NonFiniteAudio("The clip holds NaN or infinite samples. Check the recorder or the conversion to float.")
     duration_s = len(raw) / rate_hz
     if duration_s < MIN_CLIP_S:
         raise ClipTooShort(
             f"The clip lasts {duration_s:.3f} s; at least {MIN_CLIP_S:g} s are needed, and {CLIP_S:g} s are best."
         )
-    waveform = raw if rate_hz == SAMPLE_RATE_HZ else soxr.resample(raw, rate_hz, SAMPLE_RATE_HZ)
-    peak = _peak(waveform)
+    waveform = raw
+    if rate_hz != SAMPLE_RATE_HZ:
+        waveform = soxr.resample(raw, rate_hz, SAMPLE_RATE_HZ)
+        peak = _peak(waveform)
     if peak < SILENT_PEAK:
         raise SilentClip(
             f"The clip is silent: its peak is {peak:.1e} of full scale, under {SILENT_PEAK:g}. Check that the "

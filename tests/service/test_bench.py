@@ -3,6 +3,8 @@
 import asyncio
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from models.detector import Detector
 from models.encoder import Device
 from models.mixtures import Mixture
-from service.bench.http import arrivals_s
+from service.bench.http import Client, Load, arrivals_s
 from service.bench.report import spread
 from service.bench.ways import Naive, Ours, reference, weighted
 from service.bench.workload import ATTRIBUTES, KEY, made_clips, pace, write_made_bundle
@@ -126,6 +128,41 @@ def test_a_pace_is_that_of_the_middle() -> None:
 
     rate = asyncio.run(pace(score, 40, 4))
     assert 40.0 < rate < 84.0  # with the first ones 27
+
+
+def test_a_connection_that_the_server_gave_up_is_no_error() -> None:
+    """Whoever sends a clip now and then has a new one; one that is kept is used again."""
+    ports = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 0.3
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            ports.add(self.client_address[1])
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None: ...
+
+    async def drive(url: str) -> Load:
+        async with Client(url, "fan", "00") as client:
+            return await client.at([0.0, 0.1, 1.0])
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            load = asyncio.run(drive(f"http://127.0.0.1:{server.server_port}"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(load.latencies_s) == 3
+    assert not load.others
+    assert len(ports) == 2
 
 
 def test_a_server_is_driven(bundle_folder: Path, tmp_path: Path) -> None:
