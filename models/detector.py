@@ -182,9 +182,16 @@ class Detector:
         """
         return self.encode_by(inputs, self.members_of(machine_type))
 
-    def encode_by(self, inputs: Inputs, members: Sequence[int]) -> Embeddings:
-        """As `encode`, by networks of one's choice, for sections that the bundle does not know."""
-        embeddings = {kind: self._encoders[kind].encode(own, members) for kind, own in inputs.items()}
+    def encode_by(self, inputs: Inputs, members: Sequence[int], free: Callable[[], None] | None = None) -> Embeddings:
+        """As `encode`, by networks of one's choice, for sections that the bundle does not know.
+
+        ``free``: as of `Encoder.encode`, for the last of the networks.
+        """
+        *_, last = (None, *inputs)
+        embeddings = {
+            kind: self._encoders[kind].encode(own, members, free if kind is last else None)
+            for kind, own in inputs.items()
+        }
         if not all(np.isfinite(own).all() for own in embeddings.values()):
             raise BundleError(
                 self.bundle.path_of(FILE_NAME),

@@ -12,7 +12,7 @@ than the canary allows.
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -106,13 +106,17 @@ class Encoder:
         self._clips_a_run = _CLIPS_A_RUN[self.device.running.value]
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="encoder")
 
-    def encode(self, inputs: NDArray[np.float32], members: Sequence[int]) -> NDArray[np.float32]:
+    def encode(
+        self, inputs: NDArray[np.float32], members: Sequence[int], free: Callable[[], None] | None = None
+    ) -> NDArray[np.float32]:
         """Embed clips with some of the members.
 
         Parameters
         ----------
         inputs : (clips, *shape), not standardised: the first layer of each embedder does that.
         members : their places in the ensemble.
+        free : called when a thread has begun the last of it, so that another call's work would begin next; on a GPU,
+            and where there is no work, not at all.
 
         Returns
         -------
@@ -132,12 +136,19 @@ class Encoder:
             rows = slice(start, start + self._clips_a_run)
             embeddings[rows, column] = self._networks[members[column]](inputs[rows])
 
+        def last(column: int, start: int) -> None:
+            if free is not None:
+                free()
+            run(column, start)
+
         starts = range(0, len(inputs), self._clips_a_run)
         if self.device.running is Device.CUDA:
             for start, column in itertools.product(starts, range(len(members))):
                 run(column, start)
         else:
-            runs = [self._pool.submit(run, column, start) for start in starts for column in range(len(members))]
+            work = list(itertools.product(starts, range(len(members))))
+            runs = [self._pool.submit(run, column, start) for start, column in work[:-1]]
+            runs += [self._pool.submit(last, column, start) for start, column in work[-1:]]
             for one in runs:
                 one.result()
         return l2_normalised(embeddings)

@@ -3,6 +3,9 @@
 One queue a key (a set of ensemble members), all of them bounded together. Each caller waits for its own result until
 its own deadline; one that is cancelled or expires leaves the queue before it costs anything, and what happens to it
 never reaches its neighbours. A batch that fails is run again one by one, so that only the culprit's caller hears of it.
+
+A run tells when the device has begun the last of its work: some of its cores would soon be idle, and until what is left
+has been done and scored. The next batch is taken then.
 """
 
 import asyncio
@@ -18,6 +21,9 @@ from service.errors import DeadlinePassed, Draining, QueueFull
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_IN_HAND = 2
+"""Batches: one at the device's end, and the next."""
 
 
 class BatchObserver(Protocol):
@@ -40,14 +46,15 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Runs ``run(key, items) -> results`` in a thread of its own, one batch at a time, oldest caller first.
+    """Runs ``run(key, items, free) -> results`` in threads of its own, oldest caller first.
 
-    ``capacity`` bounds the callers that wait; ``max_batch`` the sum of sizes in a run (a larger item runs alone).
+    One batch at a time: the next is taken when the one before has called ``free``, or has ended, and two are in hand at
+    most. ``capacity`` bounds the callers that wait; ``max_batch`` the sum of sizes in a run (a larger item runs alone).
     """
 
     def __init__(
         self,
-        run: Callable[[Key, Sequence[Item]], Sequence[Result]],
+        run: Callable[[Key, Sequence[Item], Callable[[], None]], Sequence[Result]],
         *,
         capacity: int,
         max_batch: int,
@@ -60,9 +67,9 @@ class Batcher(Generic[Key, Item, Result]):
         self._queues: dict[Key, deque[_Waiting[Item, Result]]] = {}
         self._arrived = asyncio.Event()
         self._draining = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._threads = ThreadPoolExecutor(_IN_HAND, thread_name_prefix="batch")
         self._worker: asyncio.Task[None] | None = None
-        self._running: list[_Waiting[Item, Result]] = []
+        self._running: dict[asyncio.Task[None], list[_Waiting[Item, Result]]] = {}
 
     @property
     def running(self) -> bool:
@@ -113,32 +120,52 @@ class Batcher(Generic[Key, Item, Result]):
         if self._worker is not None:
             await asyncio.wait({self._worker}, timeout=grace_s)
             self._worker.cancel()
-        for waiting in chain(self._running, *self._queues.values()):
+        for waiting in chain(*self._running.values(), *self._queues.values()):
             if not waiting.result.done():
                 waiting.result.set_exception(Draining())
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for running in self._running:
+            running.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            if len(self._running) == _IN_HAND:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             taken = self._next(loop.time())
             if taken is None:
                 if self._draining:
+                    if self._running:
+                        await asyncio.wait(self._running)
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            key, self._running = taken
-            items = [waiting.item for waiting in self._running]
-            results = await loop.run_in_executor(self._thread, self._results, key, items)
-            for waiting, result in zip(self._running, results, strict=True):
+            key, batch = taken
+            free = asyncio.Event()
+            running = asyncio.create_task(self._run_batch(key, batch, free))
+            self._running[running] = batch
+            running.add_done_callback(self._running.pop)
+            await free.wait()
+
+    async def _run_batch(self, key: Key, batch: list[_Waiting[Item, Result]], free: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+
+        def freed() -> None:
+            loop.call_soon_threadsafe(free.set)
+
+        try:
+            items = [waiting.item for waiting in batch]
+            results = await loop.run_in_executor(self._threads, self._results, key, items, freed)
+            for waiting, result in zip(batch, results, strict=True):
                 if waiting.result.done():  # its caller left while the batch ran
                     continue
                 if isinstance(result, BaseException):
                     waiting.result.set_exception(result)
                 else:
                     waiting.result.set_result(result)
-            self._running = []
+        finally:
+            free.set()
 
     def _next(self, now: float) -> tuple[Key, list[_Waiting[Item, Result]]] | None:
         """Take the batch of the queue whose first caller has waited longest; callers who left are passed over."""
@@ -163,11 +190,11 @@ class Batcher(Generic[Key, Item, Result]):
             self._observer.observe_batch(size)
         return key, batch
 
-    def _results(self, key: Key, items: list[Item]) -> list[Result | BaseException]:
+    def _results(self, key: Key, items: list[Item], freed: Callable[[], None]) -> list[Result | BaseException]:
         try:
-            results = [result for _, result in zip(items, self._run(key, items), strict=True)]
+            results = [result for _, result in zip(items, self._run(key, items, freed), strict=True)]
         except Exception as error:  # noqa: BLE001  it is handed to the caller whose item it is
             if len(items) == 1:
                 return [error]
-            return [result for item in items for result in self._results(key, [item])]
+            return [result for item in items for result in self._results(key, [item], freed)]
         return list[Result | BaseException](results)

@@ -158,12 +158,16 @@ class Detection:
 
 
 def _run(
-    detector: Detector, observer: BatchObserver, members: tuple[int, ...], batch: Sequence[_Windows]
+    detector: Detector,
+    observer: BatchObserver,
+    members: tuple[int, ...],
+    batch: Sequence[_Windows],
+    free: Callable[[], None] | None = None,
 ) -> list[tuple[Embeddings, WindowScores | None]]:
     """No method: a batcher that held what holds it would keep a bundle out of service in memory."""
     begun = time.perf_counter()
     sizes = [window_count(clip.inputs) if clip.inputs else 0 for clip in batch]
-    embeddings = split(detector.encode_by(joined([clip.inputs for clip in batch]), members), sizes)
+    embeddings = split(detector.encode_by(joined([clip.inputs for clip in batch]), members, free), sizes)
     encoded = time.perf_counter()
     scores = _rate(detector, [clip.rated for clip in batch], embeddings)
     observer.observe_stage("encode", encoded - begun)

@@ -29,7 +29,7 @@ class Device:
         self.runs: list[tuple[str, list[int]]] = []
         self._run = run
 
-    def __call__(self, key: str, items: Sequence[int]) -> list[int]:
+    def __call__(self, key: str, items: Sequence[int], _free: Callable[[], None]) -> list[int]:
         self.begun.set()
         assert self.free.wait(180)
         self.runs.append((key, list(items)))
@@ -72,7 +72,7 @@ def test_what_waits_runs_together_when_the_device_is_free() -> None:
 def test_a_caller_alone_waits_for_nobody() -> None:
     """Through the queue within a tenth of the run itself, at best of several: there is no artificial delay."""
 
-    def run(_key: str, items: Sequence[int]) -> list[int]:
+    def run(_key: str, items: Sequence[int], _free: Callable[[], None]) -> list[int]:
         time.sleep(0.1)
         return list(items)
 
@@ -88,6 +88,40 @@ def test_a_caller_alone_waits_for_nobody() -> None:
         return seconds
 
     assert min(asyncio.run(scenario())) < 0.11
+
+
+def test_the_next_batch_begins_when_the_device_is_told_to_be_free() -> None:
+    """Two are in hand and no more: the third waits for the first to end, and each caller has its own result."""
+
+    async def scenario() -> None:
+        going = {item: threading.Event() for item in range(3)}
+        begun: list[int] = []
+
+        def run(_key: str, items: Sequence[int], free: Callable[[], None]) -> list[int]:
+            (item,) = items
+            begun.append(item)
+            free()
+            assert going[item].wait(180)
+            return [2 * item]
+
+        batcher = Batcher(run, capacity=8, max_batch=1)
+        batcher.start()
+        tasks = [asyncio.create_task(batcher.submit("a", item, deadline=FAR)) for item in range(3)]
+        await wait_until(lambda: begun == [0, 1])
+        await asyncio.sleep(0.05)
+        assert begun == [0, 1]
+        assert batcher.depth == 1
+        going[1].set()  # the second may end before the first
+        assert await tasks[1] == 2
+        await wait_until(lambda: begun == [0, 1, 2])
+        drained = asyncio.create_task(batcher.drain(60))
+        going[0].set()
+        going[2].set()
+        assert [await tasks[0], await tasks[2]] == [0, 4]
+        await drained
+        assert not batcher.running
+
+    asyncio.run(scenario())
 
 
 def test_member_sets_do_not_mix_and_the_oldest_caller_goes_first() -> None:
@@ -271,16 +305,18 @@ CALLERS = st.lists(
 )
 
 
-@given(callers=CALLERS, run_s=st.sampled_from([0.0, 0.001, 0.002]), culprit=st.integers(0, 30))
+@given(callers=CALLERS, run_s=st.sampled_from([0.0, 0.001, 0.002]), culprit=st.integers(0, 30), overlap=st.booleans())
 @settings(max_examples=60)
 def test_any_interleaving_gives_each_caller_its_own_result(
-    callers: list[tuple[str, int, float, float | None, float | None]], run_s: float, culprit: int
+    callers: list[tuple[str, int, float, float | None, float | None]], run_s: float, culprit: int, overlap: bool
 ) -> None:
     """Whoever is not cancelled, expired or the culprit gets the double of its own item; nobody waits for ever."""
     overlarge: list[list[int]] = []
     sizes = {item: caller[1] for item, caller in enumerate(callers)}
 
-    def run(key: str, items: Sequence[int]) -> list[tuple[str, int]]:
+    def run(key: str, items: Sequence[int], free: Callable[[], None]) -> list[tuple[str, int]]:
+        if overlap:
+            free()
         time.sleep(run_s)
         if len(items) > 1 and sum(sizes[item] for item in items) > 6:
             overlarge.append(list(items))
@@ -326,7 +362,9 @@ def test_cancelled_callers_never_harm_the_others(soak: bool) -> None:
     rng = random.Random(2021)
     cancelled = 0
 
-    def run(key: str, items: Sequence[int]) -> list[tuple[str, int]]:
+    def run(key: str, items: Sequence[int], free: Callable[[], None]) -> list[tuple[str, int]]:
+        if rng.random() < 0.5:
+            free()
         time.sleep(0.0002)  # long enough that some leave while it runs
         return [(key, item) for item in items]
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
@@ -183,9 +183,11 @@ def main() -> int:
 
     embed = Detector.encode_by
 
-    def slowly(detector: Detector, inputs: Inputs, members: Sequence[int]) -> Embeddings:
+    def slowly(
+        detector: Detector, inputs: Inputs, members: Sequence[int], free: Callable[[], None] | None = None
+    ) -> Embeddings:
         time.sleep(SECONDS_A_WINDOW * window_count(inputs))
-        return embed(detector, inputs, members)
+        return embed(detector, inputs, members, free)
 
     with patch.object(Detector, "encode_by", slowly):
         return cli.main()

@@ -5,7 +5,7 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
@@ -308,9 +308,9 @@ def test_clips_of_a_batch_are_scored_as_what_each_was_asked_for(bundle: Bundle, 
                 ]
                 encode, rate = detector.encode_by, detector.rate
 
-                def encoded(inputs: Inputs, members: Sequence[int]) -> Embeddings:
+                def encoded(inputs: Inputs, members: Sequence[int], free: Callable[[], None]) -> Embeddings:
                     released.wait(PATIENCE_S)
-                    return encode(inputs, members)
+                    return encode(inputs, members, free)
 
                 def rated(*arguments: Any, **options: Any) -> WindowScores:
                     scores = rate(*arguments, **options)
