@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 from tqdm import tqdm
 
+from models.commands import shell_line
 from models.detector import Detector
 from models.errors import DataError, EarwitnessError, NoTargetClips
 from models.systems import TargetModel
@@ -273,7 +274,7 @@ class HttpScorer:
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise ServiceUnavailable(
                     f"The service at {self._client.base_url} does not answer as one ({error!r}). Start it with "
-                    "python -m service serve, or leave --url out."
+                    f"{shell_line('service serve')}, or leave --url out."
                 ) from error
             if answer.status_code < 400:
                 return content

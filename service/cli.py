@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from models.commands import shell_line
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
@@ -33,7 +34,7 @@ _LAST_ANSWERS_S = 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve a bundle, or score clips with one.")
+    parser = argparse.ArgumentParser(prog=shell_line("service"), description="Serve a bundle, or score clips with one.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     serve = commands.add_parser("serve", help="answer over HTTP until stopped")

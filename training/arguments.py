@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+from models.commands import shell_line
 from models.vocabulary import Precision, ThresholdRule
 from training.choices import SETTABLE
 from training.download.catalogue import API, RECORDS, Part
@@ -14,7 +15,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def parser() -> argparse.ArgumentParser:
     """The parser; its ``run`` names the command's function in `training.cli`."""
-    whole = argparse.ArgumentParser(prog="python -m training", description="From recordings to a bundle, offline.")
+    whole = argparse.ArgumentParser(prog=shell_line("training"), description="From recordings to a bundle, offline.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_synthesize, _download, _manifest, _check, _stages, _extend, _prune, _baseline, _study, _evaluate):
         add(commands)

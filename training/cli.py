@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from models.commands import shell_line
 from models.errors import DataError, EarwitnessError
 from models.vocabulary import Precision, ThresholdRule
 from training.arguments import parser
@@ -101,7 +102,7 @@ def _train(options: argparse.Namespace) -> int:
     bundle = getattr(options, "bundle", None)
     train(run, bundle, until=until, workers=options.workers, demonstration=getattr(options, "demonstration", False))
     if bundle is not None:
-        print(f"{bundle}: written. Serve it with 'python -m service serve --bundle {bundle}'.")
+        print(f"{bundle}: written. Serve it with '{shell_line(f'service serve --bundle {bundle}')}'.")
     return 0
 
 
