@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--machine-type", metavar="M", help="needed where no manifest column says it")
     score.add_argument("--section", default="00", metavar="S", help="default 00")
     score.add_argument("--domain", default=Domain.SOURCE.value, choices=[domain.value for domain in Domain])
-    score.add_argument("--url", metavar="U", help="score with the service at this address instead of loading a bundle")
+    score.add_argument(
+        "--url",
+        metavar="U",
+        help="score with the service at this address, by the key EARWITNESS_API_KEY, instead of loading a bundle",
+    )
     score.add_argument("--bundle", type=Path, help="the bundle folder to load (default: as for serve)")
     out = score.add_mutually_exclusive_group()
     out.add_argument(
@@ -174,7 +178,11 @@ def _create_key(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _list_keys(settings: Settings, _options: argparse.Namespace) -> int:
-    for key in KeyFile(settings.keys).read():
+    keys = KeyFile(settings.keys).read()
+    if not keys:
+        create = shell_line("service keys create NAME --scope score")
+        print(f"There are no keys in {settings.keys}. Make one with {create}.", file=sys.stderr)
+    for key in keys:
         print(key.name, ",".join(sorted(key.scopes)), key.created_at.isoformat(timespec="seconds"), sep="\t")
     return 0
 
