@@ -153,14 +153,7 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         server.beside(metrics_app(resources), settings.metrics_port)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    try:
-        server.run()
-    except SystemExit:  # uvicorn's, its log line above says why
-        print(
-            f"error: cannot listen on {settings.host}, port {settings.port}. Choose others with --host and --port.",
-            file=sys.stderr,
-        )
-        return FAILED
+    server.run()
     if resources.refusal is not None:
         print(f"error: {resources.refusal}", file=sys.stderr)
         return FAILED

@@ -241,7 +241,7 @@ def test_metrics_may_have_a_port_of_their_own(bundle_folder: Path, tmp_path: Pat
             assert "Set EARWITNESS_API_KEY to a key of scope score" in said
         taken = run("serve", "--port", "0", environment={**options_of(options), "EARWITNESS_ACCESS": "open"})
         assert taken.returncode == 2
-        assert f"port {port}" in taken.stderr.splitlines()[-1]
+        assert taken.stderr.splitlines()[-1].startswith(f"error: 127.0.0.1, port {port} is in use: ")
         assert server.stop() == 0
 
 
