@@ -107,13 +107,25 @@ def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: S
     assert "canary" in ready.json()["detail"]
 
 
-def test_a_promoted_bundle_that_is_gone_is_named_with_what_asks_for_it(small: Settings) -> None:
-    """Nobody named it at this start: the file that keeps it is said, and what would be served without."""
-    PromotionFile(small.promotion_file, small.bundle).write(Promotion("gone", previous=None))
-    (ready,) = visit(small, "/readyz")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("gone", "gone: there is no bundle here"), ("damaged", "manifest.json: this is no bundle's manifest")],
+)
+def test_a_promoted_bundle_that_cannot_serve_is_named_with_what_asks_for_it(
+    name: str, said: str, small: Settings, tmp_path: Path
+) -> None:
+    """Nobody named it at this start: what is wrong is told, and the file that asks for it, and what serves without."""
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    settings = small.model_copy(update={"bundles_dir": tmp_path})
+    PromotionFile(settings.promotion_file, settings.bundle).write(Promotion(name, previous=None))
+    (ready,) = visit(settings, "/readyz")
     assert ready.status_code == 503
-    assert "gone: there is no bundle here" in ready.json()["detail"]
-    assert f"remove {small.promotion_file} to serve {small.bundle}" in ready.json()["detail"]
+    assert said in ready.json()["detail"]
+    assert ready.json()["detail"].endswith(
+        " That bundle was promoted while the service ran: put one there that can serve, or remove "
+        f"{settings.promotion_file} to serve {settings.bundle}."
+    )
 
 
 @pytest.mark.parametrize(
