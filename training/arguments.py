@@ -141,10 +141,10 @@ def _prune(commands: Commands) -> None:
     prune = commands.add_parser("prune", help="leave out of an ensemble the members that matter least")
     prune.add_argument("whole", type=Path, metavar="BUNDLE", help="the bundle, which stays as it is")
     prune.add_argument("--work", type=Path, required=True, help="the work folder that the bundle was made in")
-    prune.add_argument("--members", type=_members, required=True, metavar="N", help="how many shall score a clip")
+    prune.add_argument("--members", type=_members, metavar="N", help="how many shall score a clip")
     prune.add_argument("--bundle", type=Path, metavar="OUT", help="the new one; must not exist yet")
     prune.add_argument(
-        "--dry-run", action="store_true", help="print the curve and who would stay, and stop; needs no --bundle"
+        "--dry-run", action="store_true", help="print the curve, with --members who would stay, and stop"
     )
     prune.set_defaults(run="prune")
 

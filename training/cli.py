@@ -130,9 +130,10 @@ def _prune(options: argparse.Namespace) -> int:
     from training.timing import ROUNDS
 
     if not options.dry_run:
-        if options.bundle is None:
+        if options.bundle is None or options.members is None:
             raise DataError(
-                "No place is named for the smaller bundle: add --bundle OUT, or --dry-run for the curve alone."
+                "A smaller bundle needs a place and a size: add --bundle OUT and --members N, or --dry-run for the "
+                "curve alone."
             )
         refuse_place(options.bundle)
     pruning = Pruning.of(options.whole, options.work, options.members)
