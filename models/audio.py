@@ -102,7 +102,7 @@ def decode(source: bytes | Path, *, channel: int | None = None, max_clip_s: floa
         peak = _peak(waveform)
     if peak < SILENT_PEAK:
         raise SilentClip(
-            f"The clip is silent: its peak is {peak:.1e} of full scale, under {SILENT_PEAK:g}. Check that the "
+            f"The clip is silent: its peak is {peak:.2g} of full scale, under {SILENT_PEAK:g}. Check that the "
             "microphone is connected and not muted" + (", and choose one channel." if channels > 1 else ".")
         )
     if peak > _LOUDEST_PEAK:
@@ -156,7 +156,7 @@ def _read(file: BinaryIO, channel: int | None, max_clip_s: float) -> tuple[NDArr
 
 def _peak(samples: NDArray[np.float32]) -> float:
     """The largest absolute value; NaN where there is one."""
-    return float(np.maximum(samples.max(), -samples.min()))
+    return abs(float(np.maximum(samples.max(), -samples.min())))  # of silence it would be -0.0
 
 
 def _check_layout(rate_hz: int, channels: int, channel: int | None) -> None:

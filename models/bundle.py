@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from models import signing
+from models.commands import shell_line
 from models.compact import CompactSection
 from models.contents import (
     LEVEL_QUANTILES,
@@ -244,7 +245,7 @@ def sign_bundle(folder: Path, private_key: Path) -> Bundle:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 for a bundle that can be trusted, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m models.bundle", description="Look after bundles.")
+    parser = argparse.ArgumentParser(prog=shell_line("models.bundle"), description="Look after bundles.")
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="check every byte of a bundle, and its signature")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from models.commands import shell_line
 from models.errors import SigningKeyError, UntrustedBundle
 from models.folders import replace_file
 
@@ -87,7 +88,7 @@ def check(canonical: bytes, bundle: Path, public_key: Path) -> None:
         raise UntrustedBundle(
             file,
             f"the bundle is not signed, and {public_key} asks for a signature. Sign it where it was made: "
-            "python -m models.bundle sign BUNDLE --key FILE.",
+            f"{shell_line('models.bundle sign BUNDLE --key FILE')}.",
         ) from error
     except OSError as error:
         raise UntrustedBundle(file, f"cannot be read ({error.strerror}). Check the file's permissions.") from error
@@ -113,5 +114,5 @@ def _key(file: Path, load: Callable[[bytes], object]) -> object:
 def _no_key(file: Path, kind: str) -> SigningKeyError:
     return SigningKeyError(
         f"{file}: this is no {kind} Ed25519 key in PEM form without a password. Make a pair with "
-        "python -m models.bundle key OUT: OUT signs, OUT.pub verifies."
+        f"{shell_line('models.bundle key OUT')}: OUT signs, OUT.pub verifies."
     )

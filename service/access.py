@@ -17,6 +17,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.commands import shell_line
 from models.folders import locked, replace_file
 from models.vocabulary import NAME_PATTERN, check_name
 from service.errors import Forbidden, KeysError, Unauthorized
@@ -89,7 +90,7 @@ class KeyFile:
             reason = error.strerror if isinstance(error, OSError) else error.errors(include_url=False)[0]["msg"]
             raise KeysError(
                 f"{self._file}: the keys cannot be read ({reason}). Make it readable for the service, or make keys "
-                "anew with python -m service keys create."
+                f"anew with {shell_line('service keys create')}."
             ) from error
         return self._keys
 
@@ -157,8 +158,9 @@ class Gate:
         """Raise `KeysError` where keys are needed and nobody has one."""
         if self._required and not self._keys.read():
             raise KeysError(
-                f"On {host} the service answers only who has a key, and there is none. Make one (python -m service "
-                "keys create NAME --scope score), listen on 127.0.0.1, or let everybody in with EARWITNESS_ACCESS=open."
+                f"On {host} the service answers only who has a key, and there is none. Make one "
+                f"({shell_line('service keys create NAME --scope score')}), listen on 127.0.0.1, or let everybody in "
+                "with EARWITNESS_ACCESS=open."
             )
 
     def admit(self, authorization: str | None, scopes: Collection[Scope]) -> str | None:

@@ -164,9 +164,15 @@ class Adaptation:
         fitted = await self._judge(key, clips, deadline)
         return Target(key, None, None, fitted.model, None, fitted.samples, fitted.appraisals)
 
-    async def versions(self, key: SectionKey) -> list[Registration]:
-        """Every registration of the section that is kept, the newest first; raises `StoreError`."""
-        return await self._registered.read(self._registered.store.versions, key)
+    async def versions(self, key: SectionKey, deadline: float) -> list[tuple[Registration, tuple[Appraisal, ...]]]:
+        """Every registration of the section that is kept, the newest first; raises `StoreError`.
+
+        Those of the very clips that are in force come with the appraisals of these. Others have none: they would have
+        to be heard again.
+        """
+        kept = await self._registered.read(self._registered.store.versions, key)
+        target = await self.target(key, deadline)
+        return [(one, target.appraisals if one.samples == target.samples else ()) for one in kept]
 
     async def restore(self, key: SectionKey, version: int, *, idempotency_key: str | None, deadline: float) -> Target:
         """Put the clips of an earlier version in force again, as a new version.

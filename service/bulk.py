@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 from tqdm import tqdm
 
+from models.commands import shell_line
 from models.detector import Detector
 from models.errors import DataError, EarwitnessError, NoTargetClips
 from models.systems import TargetModel
@@ -22,7 +23,16 @@ from models.vocabulary import Decision, Domain, SectionKey
 from service.adaptation import Adaptation
 from service.databases import exists
 from service.detection import Detection
-from service.errors import DeadlinePassed, Draining, MalformedRequest, NotReady, QueueFull, StoreError
+from service.errors import (
+    DeadlinePassed,
+    Draining,
+    Forbidden,
+    MalformedRequest,
+    NotReady,
+    QueueFull,
+    StoreError,
+    Unauthorized,
+)
 from service.problems import KINDS, TYPE_PREFIX, kind_of
 from service.registered import Registered, TargetState
 from service.schemas.scoring import ScoreAnswer
@@ -37,6 +47,8 @@ _PASSING = _BUSY | {TYPE_PREFIX + KINDS[error].slug for error in (DeadlinePassed
 """What is asked again; beyond `_BUSY` it may be this clip's own trouble, which then becomes a row."""
 _PATIENCE_S = 60.0
 """How long a clip is asked for again."""
+_CLOSED = {TYPE_PREFIX + KINDS[error].slug for error in (Unauthorized, Forbidden)}
+"""What no clip is answered for without another key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +285,16 @@ class HttpScorer:
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise ServiceUnavailable(
                     f"The service at {self._client.base_url} does not answer as one ({error!r}). Start it with "
-                    "python -m service serve, or leave --url out."
+                    f"{shell_line('service serve')}, or leave --url out."
                 ) from error
             if answer.status_code < 400:
                 return content
+            if content["type"] in _CLOSED:
+                raise ServiceUnavailable(
+                    f"The service at {self._client.base_url} answers only who has a key: {content['detail']} Set "
+                    "EARWITNESS_API_KEY to a key of scope score, which is sent then; who runs the service makes one "
+                    f"with {shell_line('service keys create NAME --scope score')}."
+                )
             patient = time.monotonic() < until
             if content["type"] not in (_PASSING if patient else _BUSY):
                 raise Refused(content)

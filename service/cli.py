@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from models.commands import shell_line
 from models.errors import EarwitnessError
 from models.vocabulary import Domain
 from service.access import KeyFile, Scope
@@ -33,7 +34,7 @@ _LAST_ANSWERS_S = 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve a bundle, or score clips with one.")
+    parser = argparse.ArgumentParser(prog=shell_line("service"), description="Serve a bundle, or score clips with one.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     serve = commands.add_parser("serve", help="answer over HTTP until stopped")
@@ -65,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--machine-type", metavar="M", help="needed where no manifest column says it")
     score.add_argument("--section", default="00", metavar="S", help="default 00")
     score.add_argument("--domain", default=Domain.SOURCE.value, choices=[domain.value for domain in Domain])
-    score.add_argument("--url", metavar="U", help="score with the service at this address instead of loading a bundle")
+    score.add_argument(
+        "--url",
+        metavar="U",
+        help="score with the service at this address, by the key EARWITNESS_API_KEY, instead of loading a bundle",
+    )
     score.add_argument("--bundle", type=Path, help="the bundle folder to load (default: as for serve)")
     out = score.add_mutually_exclusive_group()
     out.add_argument(
@@ -148,14 +153,7 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> int:
         server.beside(metrics_app(resources), settings.metrics_port)
     # uvicorn raises the signal again once it has drained; with this handler, not Python's, the exit status is 0
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    try:
-        server.run()
-    except SystemExit:  # uvicorn's, its log line above says why
-        print(
-            f"error: cannot listen on {settings.host}, port {settings.port}. Choose others with --host and --port.",
-            file=sys.stderr,
-        )
-        return FAILED
+    server.run()
     if resources.refusal is not None:
         print(f"error: {resources.refusal}", file=sys.stderr)
         return FAILED
@@ -173,7 +171,11 @@ def _create_key(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _list_keys(settings: Settings, _options: argparse.Namespace) -> int:
-    for key in KeyFile(settings.keys).read():
+    keys = KeyFile(settings.keys).read()
+    if not keys:
+        create = shell_line("service keys create NAME --scope score")
+        print(f"There are no keys in {settings.keys}. Make one with {create}.", file=sys.stderr)
+    for key in keys:
         print(key.name, ",".join(sorted(key.scopes)), key.created_at.isoformat(timespec="seconds"), sep="\t")
     return 0
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from models.commands import shell_line
 from service.errors import StoreError
 
 SQLITE: Final = "sqlite:///"
@@ -70,9 +71,10 @@ class Database:
             if self.file is not None:
                 self._inode = self.file.stat().st_ino
         except ImportError as error:
+            install = shell_line("pip install 'earwitness[postgres]'")
             raise StoreError(
                 f"The database of target clips {self.name} needs psycopg, which is not installed. Install it with "
-                "pip install 'earwitness[postgres]', or keep target clips in a file."
+                f"{install}, or keep target clips in a file."
             ) from error
         except (OSError, SQLAlchemyError) as error:
             remedy = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Holders:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Loaded:
-    """One bundle in service; ``folder`` is the path that it was asked for by."""
+    """One bundle in service; ``folder`` is where it lay when it was loaded, without symbolic links."""
 
     detection: Detection
     adaptation: Adaptation
@@ -83,13 +84,15 @@ class Loaded:
 async def load_bundle(settings: Settings, folder: Path, registered: Registered, observer: BatchObserver) -> Loaded:
     """Load and verify a bundle, reproduce its canary, and make the mixtures of what is registered for it.
 
-    Nothing is left running of one that is refused.
+    Nothing is left running of one that is refused. Where ``folder`` is a link, all files are read from the folder that
+    it names at first, whatever it names by the end.
 
     Raises
     ------
     BundleError, DeviceUnavailable : for a bundle that cannot serve.
     StoreError : where registrations cannot be read.
     """
+    folder = Path(await asyncio.to_thread(os.path.realpath, folder))
     detector = await asyncio.to_thread(
         Detector.load,
         folder,

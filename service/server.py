@@ -1,6 +1,7 @@
 """uvicorn's server, with a drain during which it can still be asked."""
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -44,10 +45,7 @@ class Server(uvicorn.Server):
         try:
             listening = socket.create_server((config.host, port), family=family)
         except OSError as error:
-            raise ServiceError(
-                f"cannot listen on {config.host}, port {port} ({error.strerror}). Choose another one with "
-                "EARWITNESS_METRICS_PORT."
-            ) from error
+            raise _unheard(config.host, port, error, "EARWITNESS_METRICS_PORT") from error
         other = uvicorn.Config(
             app,
             http=config.http,
@@ -73,12 +71,20 @@ class Server(uvicorn.Server):
         self.stop(INTERRUPTED if sig == signal.SIGINT else 0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; where that fails, the end is bounded too."""
+        """Listen; where that fails, the end is bounded too.
+
+        Raises
+        ------
+        ServiceError : where the address cannot be listened on.
+        """
         try:
             await super().startup(sockets)
-        except SystemExit:
+        except SystemExit as end:  # raised by uvicorn while it handles what the system said
             self.ending.status = FAILED
             self.ending.within(AFTER_DRAIN_S)
+            if isinstance(end.__context__, OSError):
+                options = "--port (make run PORT=...) or another address with --host"
+                raise _unheard(self.config.host, self.config.port, end.__context__, options) from end
             raise
 
     async def main_loop(self) -> None:
@@ -100,6 +106,18 @@ class Server(uvicorn.Server):
         if self._beside is not None and self._serving_beside is not None:
             self._beside[0].should_exit = True
             await asyncio.wait({self._serving_beside})
+
+
+def _unheard(host: str, port: int, error: OSError, options: str) -> ServiceError:
+    """Why nothing can be heard on an address, and the ``options`` that choose another."""
+    if error.errno == errno.EADDRINUSE:
+        return ServiceError(
+            f"{host}, port {port} is in use: this service, or another program, listens there already. Stop it, or "
+            f"choose another port with {options}."
+        )
+    return ServiceError(
+        f"cannot listen on {host}, port {port} ({error.strerror or error}). Choose another port with {options}."
+    )
 
 
 async def _serve_beside(other: uvicorn.Server, listening: socket.socket) -> None:

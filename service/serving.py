@@ -92,8 +92,8 @@ class Serving:
             if folder == settings.bundle:
                 raise
             raise PromotionError(
-                f"{error} It was promoted while the service ran: put it back, or remove {self._file.path} to serve "
-                f"{settings.bundle}."
+                f"{error} That bundle was promoted while the service ran: put one there that can serve, or remove "
+                f"{self._file.path} to serve {settings.bundle}."
             ) from error
         self._metrics.know_queue(self._depth)
         self._metrics.know_bundle(loaded.detector)

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Connection, func, insert, select, update
 
+from models.commands import shell_line
 from models.errors import DataError
 from models.folders import write_folder
 from models.vocabulary import NAME_PATTERN, Domain
@@ -224,7 +225,7 @@ def _read(folder: Path) -> _Contents:
     except OSError as error:
         raise DataError(
             f"{folder} is no export of target clips: {_CONTENTS} cannot be read ({error.strerror}). Name the folder "
-            "that python -m service targets export has written."
+            f"that {shell_line('service targets export')} has written."
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

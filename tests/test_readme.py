@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,35 @@ def test_the_first_scores_are_those_stated(demonstration: Server) -> None:
         assert answer["warnings"][-1]["code"] == "demonstration_bundle"
         for name, value in stated.items():
             assert matches(value, answer[name]), (name, value, answer[name])
+
+
+def test_the_ways_back_are_those_stated(tmp_path: Path) -> None:
+    """The curl blocks about earlier target clips, and about another bundle and the one before, do what they say."""
+    demonstration = ROOT / "models" / "bundles" / "demonstration"
+    shutil.copytree(demonstration, tmp_path / "bundles" / "second")
+    settings = {"bundles_dir": tmp_path / "bundles"}
+    with Server(demonstration, tmp_path / "db", tmp_path / "log", **settings) as server:
+
+        def answers(address: str) -> list[dict[str, Any]]:
+            (code,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if address in block)
+            script = code.replace("http://127.0.0.1:8000", server.url).replace("curl", "curl -s")
+            output, found = run(["bash", "-euo", "pipefail", "-c", script]), []
+            while output:
+                answer, end = json.JSONDecoder().raw_decode(output)
+                found.append(answer)
+                output = output[end:]
+            return found
+
+        clips = [(demonstration.with_name("demonstration-clips") / f"target-{n}.wav").read_bytes() for n in (1, 2, 3)]
+        for _ in range(2):
+            form = {"machine_type": "pump", "section": "00"}
+            registered = server.client.post("/target-samples", data=form, files=[("audio", clip) for clip in clips])
+            assert registered.status_code == 201
+        listed, restored, withdrawn = answers("/target-samples/pump/00/restore")
+        assert [(one["version"], one["state"]) for one in listed["versions"]] == [(2, "in_force"), (1, "superseded")]
+        assert (restored["version"], restored["restored_from"], restored["state"]) == (3, 1, "in_force")
+        assert withdrawn["version"] == 0
+        assert [one["name"] for one in answers("/bundle/reload")] == ["second", None]
 
 
 def test_the_ten_lines_of_python_run(demonstration: Server) -> None:

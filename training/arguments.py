@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+from models.commands import shell_line
 from models.vocabulary import Precision, ThresholdRule
 from training.choices import SETTABLE
 from training.download.catalogue import API, RECORDS, Part
@@ -14,7 +15,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def parser() -> argparse.ArgumentParser:
     """The parser; its ``run`` names the command's function in `training.cli`."""
-    whole = argparse.ArgumentParser(prog="python -m training", description="From recordings to a bundle, offline.")
+    whole = argparse.ArgumentParser(prog=shell_line("training"), description="From recordings to a bundle, offline.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_synthesize, _download, _manifest, _check, _stages, _extend, _prune, _baseline, _study, _evaluate):
         add(commands)
@@ -140,10 +141,10 @@ def _prune(commands: Commands) -> None:
     prune = commands.add_parser("prune", help="leave out of an ensemble the members that matter least")
     prune.add_argument("whole", type=Path, metavar="BUNDLE", help="the bundle, which stays as it is")
     prune.add_argument("--work", type=Path, required=True, help="the work folder that the bundle was made in")
-    prune.add_argument("--members", type=_members, required=True, metavar="N", help="how many shall score a clip")
+    prune.add_argument("--members", type=_members, metavar="N", help="how many shall score a clip")
     prune.add_argument("--bundle", type=Path, metavar="OUT", help="the new one; must not exist yet")
     prune.add_argument(
-        "--dry-run", action="store_true", help="print the curve and who would stay, and stop; needs no --bundle"
+        "--dry-run", action="store_true", help="print the curve, with --members who would stay, and stop"
     )
     prune.set_defaults(run="prune")
 

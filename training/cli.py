@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from models.commands import shell_line
 from models.errors import DataError, EarwitnessError
 from models.vocabulary import Precision, ThresholdRule
 from training.arguments import parser
@@ -101,7 +102,7 @@ def _train(options: argparse.Namespace) -> int:
     bundle = getattr(options, "bundle", None)
     train(run, bundle, until=until, workers=options.workers, demonstration=getattr(options, "demonstration", False))
     if bundle is not None:
-        print(f"{bundle}: written. Serve it with 'python -m service serve --bundle {bundle}'.")
+        print(f"{bundle}: written. Serve it with '{shell_line(f'service serve --bundle {bundle}')}'.")
     return 0
 
 
@@ -129,9 +130,10 @@ def _prune(options: argparse.Namespace) -> int:
     from training.timing import ROUNDS
 
     if not options.dry_run:
-        if options.bundle is None:
+        if options.bundle is None or options.members is None:
             raise DataError(
-                "No place is named for the smaller bundle: add --bundle OUT, or --dry-run for the curve alone."
+                "A smaller bundle needs a place and a size: add --bundle OUT and --members N, or --dry-run for the "
+                "curve alone."
             )
         refuse_place(options.bundle)
     pruning = Pruning.of(options.whole, options.work, options.members)

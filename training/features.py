@@ -21,6 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, decode, first_clip, silent_cuts_s
+from models.commands import shell_line
 from models.compact import INPUT_SIZES
 from models.errors import AudioError, DataError, NotTrainable
 from models.frontend import N_FRAMES, N_MELS, LogMelSpec, log_mel
@@ -113,7 +114,7 @@ def _parts(path: Path) -> int:
             return clips_in(frames / sound.samplerate)
     except (OSError, soundfile.LibsndfileError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}). Run 'python -m training check' on the recordings."
+            f"{path} cannot be read ({error}). Run '{shell_line('training check')}' on the recordings."
         ) from error
 
 
@@ -260,8 +261,8 @@ def _compute(
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise DataError(
-            f"{len(problems)} recordings cannot be used. Mend or remove them ('python -m training check' lists all):"
-            f"\n  {shown}{more}"
+            f"{len(problems)} recordings cannot be used. Mend or remove them ('{shell_line('training check')}' lists "
+            f"all):\n  {shown}{more}"
         )
 
 

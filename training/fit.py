@@ -23,6 +23,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from models.commands import shell_line
 from models.errors import TrainingDiverged
 from models.vocabulary import LossChoice
 from training.checkpoint import restore_checkpoint, save_checkpoint
@@ -273,7 +274,7 @@ def train_epoch(
         if not all(math.isfinite(value) for value in (*loss, *scales)):
             raise TrainingDiverged(
                 f"Training diverged in epoch {epoch}: losses {loss}, AdaCos scales {scales}. "
-                "Check the recordings with 'python -m training check', or train with --set scale=fixed."
+                f"Check the recordings with '{shell_line('training check')}', or train with --set scale=fixed."
             )
         limited |= any(scale >= limit for scale in scales)
         losses.append(loss)

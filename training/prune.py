@@ -43,14 +43,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A bundle, what its members say of the clips that calibrate it, and how many of them shall score a clip."""
+    """A bundle, what its members say of the clips that calibrate it, and how many of them shall score a clip.
+
+    ``n_members``: None where the curve alone is asked for, and no smaller bundle.
+    """
 
     whole: Bundle
     scores: Mapping[CalibrationKey, CalibrationScores]
-    n_members: int
+    n_members: int | None
 
     @classmethod
-    def of(cls, folder: Path, work: Path, n_members: int) -> "Pruning":
+    def of(cls, folder: Path, work: Path, n_members: int | None) -> "Pruning":
         """Of a bundle's folder, and the work folder of the run that has made it.
 
         Raises
@@ -66,16 +69,15 @@ class Pruning:
                 "a score needs them all. Prune an ensemble, of the recipe paper, quick or smoke."
             )
         if (pruned := Pruned.of(manifest.training_data)) is not None:
-            raise DataError(
-                f"{folder} is pruned already. Prune the whole bundle {pruned.bundle} to {n_members} members."
-            )
+            wanted = "" if n_members is None else f" to {n_members} members"
+            raise DataError(f"{folder} is pruned already. Prune the whole bundle {pruned.bundle}{wanted}.")
         if "extended" in manifest.training_data:
             raise DataError(
                 f"{folder} was extended, and nothing is kept of the new clips by member. Prune the bundle that it was "
                 "extended from, and extend the smaller one."
             )
         most = max(len(manifest.members_of(machine_type)) for machine_type in manifest.machine_types)
-        if n_members >= most:
+        if n_members is not None and n_members >= most:
             remedy = f"ask for 1 to {most - 1}" if most > 1 else "there is nothing to leave out"
             raise DataError(
                 f"In {folder} no more than {most} members score a clip, and {n_members} are asked: {remedy}."
@@ -90,7 +92,12 @@ class Pruning:
     @cached_property
     def kept(self) -> tuple[int, ...]:
         """The members that stay, by their places in the whole bundle's manifest, ascending."""
-        return tuple(sorted(member for group in self.groups for member in group.kept(self.n_members)))
+        return tuple(sorted(member for group in self.groups for member in group.kept(self._wanted)))
+
+    @property
+    def _wanted(self) -> int:
+        assert self.n_members is not None, "the curve alone was asked for"
+        return self.n_members
 
     def write(self, out: Path) -> Bundle:
         """Write the smaller bundle; raises `BundleError` where it cannot be written."""
@@ -141,7 +148,7 @@ class Pruning:
                 own := {one: by_network[one] for one in by_network if one in networks}
             ):
                 told[name] = own
-        pruned = Pruned(self.whole.id, self.n_members, tuple(group.curve for group in self.groups))
+        pruned = Pruned(self.whole.id, self._wanted, tuple(group.curve for group in self.groups))
         return {**told, "pruned": pruned.as_json()}
 
     def _group(self, machine_types: Sequence[str]) -> Group:

@@ -41,13 +41,13 @@ def clip_ms(pruning: Pruning, group: Group, advance: Advance) -> list[float]:
 
 
 def curve_table(
-    curve: Curve, kept: int, clip_ms: Mapping[int, float], areas: Mapping[int, float | None] | None = None
+    curve: Curve, kept: int | None, clip_ms: Mapping[int, float], areas: Mapping[int, float | None] | None = None
 ) -> Table:
     """A line a step, for a terminal and for a report's page.
 
     Parameters
     ----------
-    kept : how many of the curve's members the smaller bundle has.
+    kept : how many of the curve's members the smaller bundle has; None where there is to be none.
     clip_ms : by members left, milliseconds that a clip takes on this machine; a dash where there are none.
     areas : likewise, mean AUC of test clips; None leaves the column out.
     """
@@ -66,8 +66,9 @@ def curve_table(
     measured = (
         "" if areas is None else ", and the test clips' mean AUC, per cent, of the bundles that are evaluated here"
     )
+    marked = "" if kept is None else "* as many as stay; "
     return Table(
-        f"{', '.join(curve.machine_types)}: members left out one by one, by training clips alone; * as many as stay; "
+        f"{', '.join(curve.machine_types)}: members left out one by one, by training clips alone; {marked}"
         f"decisions changed, per cent; ms a clip on this machine{measured}",
         (
             *("members", "left out", "agreement", "p-values moved", "decisions changed", "ms a clip"),
@@ -79,7 +80,7 @@ def curve_table(
 
 
 def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
-    """Each group's curve, the step that the bundle would be of marked, and who stays.
+    """Each group's curve, and where a smaller bundle is asked for its step marked, and who stays.
 
     ``ms``: by group and step, see `clip_ms`.
     """
@@ -87,11 +88,13 @@ def as_text(pruning: Pruning, ms: Sequence[Sequence[float]]) -> str:
     lines = []
     for group, own in zip(pruning.groups, ms, strict=True):
         by_members = {len(left): took_ms for left, took_ms in zip(group.left, own, strict=True)}
-        lines += [curve_table(group.curve, len(group.kept(pruning.n_members)), by_members).as_text(), ""]
+        kept = None if pruning.n_members is None else len(group.kept(pruning.n_members))
+        lines += [curve_table(group.curve, kept, by_members).as_text(), ""]
     if unused := set(range(len(manifest.members))) - {place for group in pruning.groups for place in group.left[0]}:
         lines.append(f"{len(unused)} members score no machine type, and go.")
-    stay = ", ".join(manifest.members[place].id for place in pruning.kept)
-    lines.append(f"* {len(pruning.kept)} of {len(manifest.members)} members stay: {stay}.")
+    if pruning.n_members is not None:
+        stay = ", ".join(manifest.members[place].id for place in pruning.kept)
+        lines.append(f"* {len(pruning.kept)} of {len(manifest.members)} members stay: {stay}.")
     lines.append(
         "Agreement: how closely the score follows what the networks have in common; 1 as that of all members does."
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.audio import MAX_CLIP_S
+from models.commands import shell_line
 from models.errors import DataError, InvalidName, NotTrainable
 from models.vocabulary import NO_ATTRIBUTE, Condition, Domain, SectionKey, Split, check_name
 
@@ -132,7 +133,7 @@ def read_recordings(
         more = len(found.refusals) - _SHOWN_REFUSALS
         raise DataError(
             "\n".join(map(str, found.refusals[:_SHOWN_REFUSALS]))
-            + (f"\nand {more} more: 'python -m training check' lists all." if more > 0 else "")
+            + (f"\nand {more} more: '{shell_line('training check')}' lists all." if more > 0 else "")
         )
     return list(found.recordings)
 
@@ -202,8 +203,8 @@ def _read_tree(root: Path) -> Survey:
     if not recordings and not refusals:
         raise DataError(
             f"{root} holds no recordings in a challenge's layout (<machine type>/train/section_00_source_train_normal_"
-            "0000_<attribute>.wav). For recordings of your own draft a manifest: python -m training manifest FOLDER "
-            "OUT.csv"
+            "0000_<attribute>.wav). For recordings of your own draft a manifest: "
+            f"{shell_line('training manifest FOLDER OUT.csv')}"
         )
     return Survey(tuple(sorted(recordings)), tuple(refusals))
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import CLIP_S, CLIP_SAMPLES, SAMPLE_RATE_HZ, Clip, consecutive
+from models.commands import shell_line
 from models.errors import AudioError, DataError
 from models.vocabulary import Split
 from training.recordings import Recording
@@ -64,7 +65,7 @@ def read_clips(recording: Recording, decode: Decode) -> list[CutClip]:
     except (AudioError, OSError) as error:
         raise DataError(
             f"{recording.path} cannot be scored: {error} Mend or remove it; "
-            "'python -m training check' finds all such files."
+            f"'{shell_line('training check')}' finds all such files."
         ) from error
     return [CutClip(recording, CLIP_S * place, part) for place, part in enumerate(_cut(recording, clip))]
 

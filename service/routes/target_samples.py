@@ -209,10 +209,14 @@ async def versions(
     loaded: InLoaded,
     request_id: RequestId,
 ) -> TargetVersionsAnswer:
-    """Every registration of the section that is kept, the newest first; any of them can be restored."""
-    async with resources.admission.until(deadline(request, resources.settings.request_timeout_s)):
+    """Every registration of the section that is kept, the newest first; any of them can be restored.
+
+    Clips in force are appraised, as when they were registered. Of others the stored facts are told, and no warnings.
+    """
+    due = deadline(request, resources.settings.request_timeout_s)
+    async with resources.admission.until(due):
         key = _known(loaded, machine_type, section)
-        found = [TargetVersion.of(one) for one in await loaded.adaptation.versions(key)]
+        found = [TargetVersion.of(*one) for one in await loaded.adaptation.versions(key, due)]
     return TargetVersionsAnswer(
         machine_type=key.machine_type,
         section=key.section,

@@ -1,5 +1,6 @@
 """What the routes of target clips are told and answer."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self
@@ -40,7 +41,8 @@ class QualityAnswer(Schema):
     clipped_share: float
     """The share of samples at full scale."""
     silent_share: float | None
-    """The share of tenths of a second without sound; this and what follows is null where the clips do not score."""
+    """The share of tenths of a second without sound; this and what follows is null where the clips do not score, as
+    those of past versions."""
     similarity: float | None
     """From 0 to 1, which is as near to another of the clips as they are to one another, or as source clips are."""
     source_distance: float | None
@@ -54,6 +56,7 @@ class SampleAnswer(Schema):
     duration_s: float
     quality: QualityAnswer
     warnings: list[WarningAnswer]
+    """Empty, too, where the clips do not score."""
 
     @classmethod
     def of(cls, sample: Sample, appraisal: Appraisal | None = None) -> Self:
@@ -150,14 +153,14 @@ class TargetVersion(Schema):
     samples: list[SampleAnswer]
 
     @classmethod
-    def of(cls, registration: Registration) -> Self:
-        """The entry that a registration makes."""
+    def of(cls, registration: Registration, appraisals: Sequence[Appraisal]) -> Self:
+        """The entry that a registration makes, its clips appraised or not."""
         return cls(
             version=registration.version,
             state=registration.standing,
             registered_at=registration.registered_at,
             restored_from=registration.restored_from,
-            samples=[SampleAnswer.of(sample) for sample in registration.samples],
+            samples=[SampleAnswer.of(*one) for one in zip_longest(registration.samples, appraisals)],
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from models.commands import shell_line
 from models.encoder import Device
 from models.errors import InvalidName
 from service.access import Access, Gate, KeyFile, Scope, is_loopback
@@ -191,7 +192,7 @@ def run(*arguments: str, environment: dict[str, str]) -> "subprocess.CompletedPr
 def test_the_command_line_makes_lists_and_revokes_keys(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A service that others reach does not start without one, and says in a sentence what to do."""
+    """A service that others reach does not start without one; that, and an empty list, say what to do in a sentence."""
     monkeypatch.setenv("EARWITNESS_KEYS", str(tmp_path / "keys.json"))
     monkeypatch.setenv("EARWITNESS_DATABASE", str(tmp_path / "db"))
 
@@ -201,10 +202,14 @@ def test_the_command_line_makes_lists_and_revokes_keys(
     status, _, said = command("serve", "--host", "0.0.0.0", "--bundle", str(bundle_folder))
     assert status == 2
     assert said.splitlines()[-1].startswith("error: On 0.0.0.0 the service answers only who has a key")
+    create = shell_line("service keys create NAME --scope score")
+    none = f"There are no keys in {tmp_path / 'keys.json'}. Make one with {create}.\n"
+    assert command("keys", "list") == (0, "", none)
     status, secret, said = command("keys", "create", "line-3", "--scope", "score", "--scope", "metrics")
     assert status == 0, said
     assert KeyFile(tmp_path / "keys.json").find(secret.strip()) is not None
-    _, listed, _ = command("keys", "list")
+    _, listed, said = command("keys", "list")
+    assert not said
     assert listed.split("\t")[:2] == ["line-3", "metrics,score"]
     assert secret.strip() not in listed
     assert command("keys", "revoke", "line-3")[0] == 0
@@ -228,10 +233,15 @@ def test_metrics_may_have_a_port_of_their_own(bundle_folder: Path, tmp_path: Pat
         (tmp_path / "clip.wav").write_bytes(wav(sound(FAN_0, 2)))
         command = ("score", str(tmp_path / "clip.wav"), "--machine-type", "fan", "--url", server.url)
         assert run(*command, environment={"EARWITNESS_API_KEY": secrets[Scope.SCORE]}).returncode == 0
-        assert run(*command, environment={}).returncode == 2
+        for unfit in ({}, {"EARWITNESS_API_KEY": "ew_unknown"}, {"EARWITNESS_API_KEY": secrets[Scope.ADMIN]}):
+            refused = run(*command, environment=unfit)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            said = refused.stderr.splitlines()[-1]
+            assert said.startswith(f"error: The service at {server.url} answers only who has a key: ")
+            assert "Set EARWITNESS_API_KEY to a key of scope score" in said
         taken = run("serve", "--port", "0", environment={**options_of(options), "EARWITNESS_ACCESS": "open"})
         assert taken.returncode == 2
-        assert f"port {port}" in taken.stderr.splitlines()[-1]
+        assert taken.stderr.splitlines()[-1].startswith(f"error: 127.0.0.1, port {port} is in use: ")
         assert server.stop() == 0
 
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from service.targets import Registration, State, TargetStore
 from tests.service.apps import running_app
 from tests.service.asking import target_clips
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
-from tests.service.servers import PATIENCE_S
+from tests.service.servers import PATIENCE_S, Server
 from tests.service.test_target_store import rows
 
 FILES = [("audio", (f"{n}.wav", clip)) for n, clip in enumerate(target_clips(FAN_1, 0))]
@@ -228,6 +229,24 @@ def test_commands_are_audited(
     assert run("targets", "import", str(backup)) == 2
     assert last(kept) == {"command": "targets import", **imported, "outcome": "unchanged"}
     assert len(kept.read_text().splitlines()) == 3
+
+
+def test_a_file_that_is_rotated_is_begun_anew_while_the_service_runs(bundle_folder: Path, tmp_path: Path) -> None:
+    """Each line is in the file that had the name when it was written, without a signal or a restart."""
+    file = tmp_path / "audit.jsonl"
+    with Server(bundle_folder, tmp_path / "db", tmp_path / "log", audit=file) as server:
+        for number in (1, 2, 3):
+            headers = {"X-Request-Id": f"delete-{number}"}
+            assert server.client.delete("/target-samples/fan/00", headers=headers).status_code == 200
+            until = time.monotonic() + PATIENCE_S
+            while not (file.exists() and file.read_text().endswith("\n")):  # the line may follow the answer
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            file.rename(tmp_path / f"audit.jsonl.{number}")
+    for number in (1, 2, 3):
+        (line,) = (tmp_path / f"audit.jsonl.{number}").read_text().splitlines()
+        assert json.loads(line)["request_id"] == f"delete-{number}"
+    assert not file.exists()
 
 
 def test_an_audit_log_that_cannot_be_kept_is_an_error(

@@ -107,13 +107,25 @@ def test_a_canary_that_is_not_reproduced_is_never_ready(bundle: Bundle, small: S
     assert "canary" in ready.json()["detail"]
 
 
-def test_a_promoted_bundle_that_is_gone_is_named_with_what_asks_for_it(small: Settings) -> None:
-    """Nobody named it at this start: the file that keeps it is said, and what would be served without."""
-    PromotionFile(small.promotion_file, small.bundle).write(Promotion("gone", previous=None))
-    (ready,) = visit(small, "/readyz")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("gone", "gone: there is no bundle here"), ("damaged", "manifest.json: this is no bundle's manifest")],
+)
+def test_a_promoted_bundle_that_cannot_serve_is_named_with_what_asks_for_it(
+    name: str, said: str, small: Settings, tmp_path: Path
+) -> None:
+    """Nobody named it at this start: what is wrong is told, and the file that asks for it, and what serves without."""
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    settings = small.model_copy(update={"bundles_dir": tmp_path})
+    PromotionFile(settings.promotion_file, settings.bundle).write(Promotion(name, previous=None))
+    (ready,) = visit(settings, "/readyz")
     assert ready.status_code == 503
-    assert "gone: there is no bundle here" in ready.json()["detail"]
-    assert f"remove {small.promotion_file} to serve {small.bundle}" in ready.json()["detail"]
+    assert said in ready.json()["detail"]
+    assert ready.json()["detail"].endswith(
+        " That bundle was promoted while the service ran: put one there that can serve, or remove "
+        f"{settings.promotion_file} to serve {settings.bundle}."
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,6 +134,7 @@ def test_a_promoted_bundle_that_is_gone_is_named_with_what_asks_for_it(small: Se
         ({"EARWITNESS_BUNDLE": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"EARWITNESS_DATABASE": "/dev/null/targets.db"}, "/dev/null"),
         ({"EARWITNESS_PORT": "ninety"}, "EARWITNESS_PORT"),
+        ({"EARWITNESS_HOST": "192.0.2.1", "EARWITNESS_ACCESS": "open"}, "cannot listen on 192.0.2.1, port 0"),
         ({"EARWITNESS_KNOWN_HOSTS": "plant.local"}, "EARWITNESS_KNOWN_HOSTS: it must be JSON"),
     ],
 )
@@ -151,7 +164,7 @@ def test_what_cannot_be_served_ends_with_a_sentence(
 
 
 def test_a_port_that_is_taken_ends_with_a_sentence(bundle_folder: Path, tmp_path: Path) -> None:
-    """Exit status 2, as for everything else that cannot be served."""
+    """Exit status 2, as for everything else that cannot be served; the last line names address, reason and remedy."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
@@ -164,10 +177,11 @@ def test_a_port_that_is_taken_ends_with_a_sentence(bundle_folder: Path, tmp_path
             timeout=PATIENCE_S,
         )
     assert done.returncode == 2, done.stderr
-    assert (
-        done.stderr.splitlines()[-1]
-        == f"error: cannot listen on 127.0.0.1, port {port}. Choose others with --host and --port."
+    assert done.stderr.splitlines()[-1] == (
+        f"error: 127.0.0.1, port {port} is in use: this service, or another program, listens there already. "
+        "Stop it, or choose another port with --port (make run PORT=...) or another address with --host."
     )
+    assert "Traceback" not in done.stderr
 
 
 def test_cuda_is_refused_where_it_cannot_run(small: Settings) -> None:

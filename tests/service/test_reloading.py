@@ -405,7 +405,10 @@ def test_a_watched_link_is_followed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """To a good bundle; past a bad one, and past none at all; and it alone says what serves. Each time is audited."""
+    """To a good bundle; past a bad one, and past none at all; and it alone says what serves. Each time is audited.
+
+    What serves is told by its own folder, not by the link.
+    """
     monkeypatch.setattr("service.serving.LOOK_S", 0.02)
     watching = settings.model_copy(update={"bundle": link, "watch": True})
     folder = settings.bundles_dir
@@ -414,6 +417,7 @@ def test_a_watched_link_is_followed(
         async with running(watching) as (client, resources):
             problem(await reload(client, "second"), 409, "bundle-watched")
             problem(await client.post("/bundle/rollback"), 409, "bundle-watched")
+            assert (await client.get("/bundle")).json()["path"] == str(bundles["first"].folder)
             for bad in ("other-scores", "nowhere", "altered"):
                 refused = await refusals(client)
                 point(link, folder / bad)
@@ -424,6 +428,7 @@ def test_a_watched_link_is_followed(
             point(link, folder / "second")
             await until(lambda: resources.loaded.bundle_id == bundles["second"].id)
             assert (await score(client)).json()["bundle"] == bundles["second"].id
+            assert (await client.get("/bundle")).json()["path"] == str(folder / "second")
 
     asyncio.run(scenario())
     assert not watching.promotion_file.exists()

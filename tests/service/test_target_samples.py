@@ -474,6 +474,14 @@ def test_an_earlier_version_comes_back_as_a_new_one(server: Server) -> None:
     assert restore({"version": first["version"]}, "back-1").json()["version"] == answer["version"]
     assert restore({"version": second["version"]}, "back-1").status_code == 409
 
+    listed = {each["version"]: each for each in server.client.get(f"{path}/versions").json()["versions"]}
+    for same in (first, answer):  # the clips in force, told as when they were registered
+        assert listed[same["version"]]["samples"] == first["samples"]
+    for past, told in zip(listed[second["version"]]["samples"], second["samples"], strict=True):
+        stored = ("level_dbfs", "clipped_share")
+        quality = {name: told["quality"][name] if name in stored else None for name in told["quality"]}
+        assert past == {**told, "quality": quality, "warnings": []}
+
     one(server, FAN_1, "DELETE")
     listed = server.client.get(f"{path}/versions").json()["versions"]
     versions = [each["version"] for each in listed]

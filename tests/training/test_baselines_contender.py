@@ -12,6 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from models.audio import decode, windows
+from models.commands import shell_line
 from models.decision import decide
 from models.errors import DataError
 from models.frontend import LogMelSpec, log_mel
@@ -219,7 +220,7 @@ def test_a_folder_without_a_whole_baseline_is_refused_with_the_command(
     works: dict[SystemName, Path], tmp_path: Path
 ) -> None:
     """Nothing there, arrays that were altered, a document of another version."""
-    command = f"python -m training baseline {'|'.join(BASELINES)} DATA... --work {tmp_path}"
+    command = shell_line(f"training baseline {'|'.join(BASELINES)} DATA... --work {tmp_path}")
     assert not is_finished(tmp_path)
 
     def refused(words: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from models.commands import shell_line
 from models.vocabulary import SectionKey, Split
 from tests.training.zenodo import Asked, Cut, Hold, Instead, Refuse, Zenodo, clips, names_of, noise, zipped
 from training.cli import main
@@ -107,7 +108,7 @@ def test_a_year_becomes_a_tree_that_the_reader_reads(
     for number in RECORDS[2021].values():
         assert f"record {number}, DCASE Challenge Task 2, record {number}; licence cc-by-nc-sa-4.0" in printed.out
     assert "non-commercial use only (CC BY-NC-SA 4.0)" in printed.out
-    assert f"{out}: 49 recordings. Next: python -m training check {out}" in printed.out
+    assert f"{out}: 49 recordings. Next: {shell_line(f'training check {out}')}" in printed.out
     assert "100%" in printed.err
 
 

@@ -189,8 +189,14 @@ def test_the_curve_is_printed_and_a_dry_run_writes_nothing(
     pruning = Pruning.of(made / "whole", made / "work", 3)
     stay = ", ".join(pruning.whole.manifest.members[place].id for place in pruning.kept)
     assert f"* 3 of 6 members stay: {stay}." in lines
-    assert main(words) == 2
-    assert "add --bundle OUT, or --dry-run for the curve alone" in capsys.readouterr().err
+    for missing in (words, [*words[:-2], "--bundle", str(tmp_path / "small")]):
+        assert main(missing) == 2
+        assert "add --bundle OUT and --members N, or --dry-run for the curve alone" in capsys.readouterr().err
+    assert main([*words[:-2], "--dry-run"]) == 0
+    whole = capsys.readouterr().out.splitlines()
+    assert whole[0].startswith("fan: members left out one by one, by training clips alone; decisions changed")
+    assert [line.split()[:-1] for line in whole[3:9]] == [[step[0].strip("*"), *step[1:-1]] for step in steps]
+    assert "*" not in "".join(whole)
     for place, refusal in (("work", "exists already"), ("whole/manifest.json/small", "is no folder")):
         assert main([*words, "--bundle", str(made / place)]) == 2
         said = capsys.readouterr()

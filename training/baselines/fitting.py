@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from models.commands import shell_line
 from models.errors import TrainingDiverged
 from training.baselines.examples import Examples, epoch_steps
 from training.baselines.trained import Budget
@@ -48,7 +49,7 @@ def fit_network(
         if not math.isfinite(losses[-1]):
             raise TrainingDiverged(
                 f"Training of {folder.name} diverged in epoch {epoch}: the loss is {losses[-1]}. Check the recordings "
-                "with 'python -m training check'."
+                f"with '{shell_line('training check')}'."
             )
         save_checkpoint(path, model, losses=losses)
     return model

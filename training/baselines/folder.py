@@ -13,6 +13,7 @@ from typing import Final, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.commands import shell_line
 from models.errors import DataError
 from models.manifest import FrontEnd, Name, Sha256
 from models.vocabulary import Domain, SectionKey
@@ -133,4 +134,5 @@ def read_trained(work: Path) -> Trained:
 
 def _refusal(work: Path, what: str) -> DataError:
     kinds = "|".join(BASELINES)
-    return DataError(f"{work} {what}. Train one there: python -m training baseline {kinds} DATA... --work {work}")
+    command = shell_line(f"training baseline {kinds} DATA... --work {work}")
+    return DataError(f"{work} {what}. Train one there: {command}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.commands import shell_line
 from models.errors import DataError, DownloadError, EarwitnessError, ServerUnreachable
 from training.download.catalogue import API, RECORDS, Part, numbers_of
 from training.download.places import ARCHIVES, Place, as_size
@@ -242,7 +243,6 @@ def describe_tree(plan: Plan) -> str:
     if any(task.archive.part is not Part.LABELS for task in plan.tasks):
         found = survey([plan.out])
         refused = f", and {len(found.refusals)} files whose names are refused" if found.refusals else ""
-        lines.append(
-            f"{plan.out}: {len(found.recordings)} recordings{refused}. Next: python -m training check {plan.out}"
-        )
+        check = shell_line(f"training check {plan.out}")
+        lines.append(f"{plan.out}: {len(found.recordings)} recordings{refused}. Next: {check}")
     return "\n".join(lines)
