@@ -2,7 +2,11 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+WORKERS ?= 2
 BIN := .venv/bin
+
+# a file's tests share what they need, so one process runs them all
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run env test test-containers soak check format demonstration
 
@@ -11,8 +15,8 @@ run: .venv/serving ## the service with the demonstration bundle; make run PORT=8
 
 env: .venv/complete ## everything for training and development
 
-test: .venv/complete ## the tests, as CI runs them
-	$(BIN)/python -m pytest
+test: .venv/complete ## the tests, as CI runs them: two processes, of 1.5 GB each; make test WORKERS=0 for one
+	$(PYTEST)
 
 test-containers: ## docker compose up, on the engine that is here or on a throw-away one (root, Debian)
 	tests/containers/run
@@ -25,7 +29,7 @@ check: .venv/complete ## format, lint, types, import contracts, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: .venv/complete
 	$(BIN)/ruff format .

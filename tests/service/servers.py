@@ -19,12 +19,18 @@ PATIENCE_S = 180.0
 """How long a machine that has much else to do may take over anything."""
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """A port that nothing listens on, and that no other process of pytest is given."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+        if port // 2 % WORKERS == WORKER:  # Linux gives either even ports or odd ones
+            return port
 
 
 class Server:

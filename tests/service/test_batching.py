@@ -69,6 +69,7 @@ def test_what_waits_runs_together_when_the_device_is_free() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.alone
 def test_a_caller_alone_waits_for_nobody() -> None:
     """Through the queue within a tenth of the run itself, at best of several: there is no artificial delay."""
 

@@ -120,6 +120,7 @@ def test_a_service_takes_turns_with_its_encoder(made: Path) -> None:
         assert promised in words, words
 
 
+@pytest.mark.alone
 def test_a_pace_is_that_of_the_middle() -> None:
     """Of callers that wait a fixed time each, whatever the first and the last of them do."""
 

@@ -23,6 +23,7 @@ def seconds_of_cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.alone
 def test_an_ensemble_is_ready_soon_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under 3 s of CPU and 500 MiB for twenty members; nothing is imported that a score does not need.
 

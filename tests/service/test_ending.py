@@ -64,6 +64,7 @@ def told_to_end(server: Server) -> int:
         raise AssertionError(f"it did not end: {server.log.read_text()}") from None
 
 
+@pytest.mark.alone
 def test_a_load_that_hangs_does_not_keep_the_process_up(
     bundle_folder: Path, tmp_path: Path, collector: Collector
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_load_that_hangs_does_not_keep_the_process_up(
     assert "POST /bundle/rollback" in {span.name for span in collector.spans}
 
 
+@pytest.mark.alone
 def test_a_frozen_database_does_not_keep_the_process_up(
     bundle_folder: Path, tmp_path: Path, postgres: Postgres
 ) -> None:

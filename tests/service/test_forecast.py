@@ -128,6 +128,7 @@ def slow(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield server
 
 
+@pytest.mark.alone
 def test_at_twice_the_capacity_the_only_error_is_429(slow: Server) -> None:
     """Twenty clips a second for a service that scores ten: each is answered 200 within its time, or 429."""
     options = Namespace(
@@ -147,6 +148,7 @@ def test_at_twice_the_capacity_the_only_error_is_429(slow: Server) -> None:
     assert max(load.latencies_s) < 3.5  # of the client's clock, which begins when the request was due
 
 
+@pytest.mark.alone
 def test_a_burst_is_answered_or_told_when_to_come_back(slow: Server) -> None:
     """All at once: those with time enough are all scored, and of those without as many as can be."""
     query, headers = {"machine_type": "fan", "section": "01", "domain": "source"}, {"Content-Type": "audio/wav"}

@@ -12,6 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.bundles import FAN_0, sound, wav
@@ -45,6 +46,7 @@ def test_the_corpus_is_always_the_same_and_damaged() -> None:
     assert again.stdout.strip() == fingerprint(first)
 
 
+@pytest.mark.alone
 def test_damaged_bodies(bundle_folder: Path, tmp_path: Path, soak: bool) -> None:
     """Each is answered in time with a score or a problem of its own; memory after all is as after a tenth of them."""
     count = 20_000 if soak else 2_000

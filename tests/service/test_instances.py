@@ -23,6 +23,7 @@ WITHIN_S = 1.0
 """How soon a registration on one instance is in force on another."""
 
 
+@pytest.mark.alone
 def test_a_registration_on_one_instance_is_in_force_on_the_other(
     bundle_folder: Path, tmp_path: Path, postgres: Postgres
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from models.bundle import Bundle
 from models.detector import Detector
@@ -120,6 +121,7 @@ class Load:
                 self._reloads += 1
 
 
+@pytest.mark.alone
 def test_reloads_under_load(bundles: dict[str, Bundle], tmp_path: Path, soak: bool) -> None:
     """Not one 5xx or refusal but the broken bundles', every answer from one whole bundle, and memory is flat."""
     seconds, every_s = (60.0, 2.0) if soak else (10.0, 1.0)
@@ -166,6 +168,7 @@ def grown_mib(server: Server, clip: bytes, clips: int, callers: int = 1) -> floa
     return -score_all() + score_all()
 
 
+@pytest.mark.alone
 def test_memory_is_flat_and_a_leak_is_noticed(bundle_folder: Path, tmp_path: Path, soak: bool) -> None:
     """The same measure of the service, and of one that never lets go of its clips: 40 clips have 37 MiB."""
     clip = wav(sound(FAN_1, 720, seconds=30.0))

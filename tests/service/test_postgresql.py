@@ -70,6 +70,7 @@ def write_and_freeze(database: Database, postgres: Postgres, until: ExitStack) -
         until.enter_context(postgres.frozen())
 
 
+@pytest.mark.alone
 def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str) -> None:
     """What is large or takes its time within the limits is waited for; the server itself gives up after them."""
     database = Database(url, patience_s=2.0)

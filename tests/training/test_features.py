@@ -294,6 +294,7 @@ def anonymous_bytes() -> int:
     return int(status["RssAnon"].split()[0]) * 1024
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
 def test_memory_does_not_follow_the_number_of_clips(tmp_path: Path) -> None:
     """160 clips have 26 MB of features, which never stand in memory together; counted in a process of its own."""

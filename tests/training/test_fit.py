@@ -158,6 +158,22 @@ def test_jax_and_tensorflow_learn_alike() -> None:
     np.testing.assert_allclose(found["jax"], found["tensorflow"], rtol=5e-3)
 
 
+def test_a_step_is_traced_once_and_once_for_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of eight, eight and four; variables that the first step had to make would have it traced twice."""
+    lesson, recipe = quick_lesson(), small_recipe()
+    model, heads = build_training_model(lesson.build(), lesson.labels, NETWORK, recipe)
+    sizes, step = list[int | None](), model.train_step
+
+    def traced(data: Any) -> Any:
+        sizes.append(data[0][0].shape[0])
+        return step(data)
+
+    monkeypatch.setattr(model, "train_step", traced)
+    for inputs, shares, *ids in batches(lesson, NETWORK, recipe, recipe.schedule(N_CLIPS), 1, 1):
+        model.train_on_batch([inputs, shares, *ids], [np.zeros(len(inputs), np.float32)] * len(heads))
+    assert sizes == [8, None]
+
+
 def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
     """Drawn from (seed, epoch): equal for equal arguments, another for another epoch; the last batch is kept."""
     store, labels, recipe = small_store(), small_labels(), small_recipe()
