@@ -130,8 +130,9 @@ class CompactSection:
             raise ValueError(f"A section is scored by sub-systems it has, not by {sorted(self.counted)}.")
         if self.spreads and not set(self.counted) <= set(self.spreads):
             raise ValueError("A sub-system that counts has no spread.")
-        references = {domain: self._outside_folds(domain) for domain in Domain}
-        object.__setattr__(self, "_references", references)
+        source = self._outside_folds(Domain.SOURCE)
+        target = self._outside_folds(Domain.TARGET) if self.has_target else source
+        object.__setattr__(self, "_references", {Domain.SOURCE: source, Domain.TARGET: target})
 
     @property
     def has_target(self) -> bool:
