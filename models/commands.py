@@ -12,11 +12,19 @@ def shell_line(words: str) -> str:
     By its name where the shell finds just this one, else by its path, from the current folder where it lies below that:
     ``.venv/bin/python -m service serve`` in a checkout after ``make env``, ``python -m service serve`` in a container.
     """
-    python = Path(sys.executable)
+    python, here = Path(sys.executable), _here()
     if shutil.which(python.name) == sys.executable:
         shown = python.name
-    elif python.is_relative_to(Path.cwd()):
-        shown = str(python.relative_to(Path.cwd()))
+    elif here is not None and python.is_relative_to(here):
+        shown = str(python.relative_to(here))
     else:
         shown = str(python)
     return f"{shlex.quote(shown)} -m {words}"
+
+
+def _here() -> Path | None:
+    """The current folder; None where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None

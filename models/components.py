@@ -6,9 +6,9 @@ with the W of each member, in float32, one with its means, in float64, and the r
 the twenty members of a section a hundred small products would cost more in calls than in arithmetic.
 
 A clip reads every number once, so that memory sets the pace, and the order in memory with it. A member's rows lie
-column by column: a product then runs along thousands of numbers and not along the 128 of each row, which takes half the
-time for one clip and two thirds for eight (DECISIONS.md). And all members lie in one array: numpy asks for huge pages
-where it has 4 MiB or more, which saves another quarter.
+column by column: a product then runs along thousands of numbers and not along the 128 of each row, which takes two
+thirds of the time for one clip, and 0.7 of it for eight (DECISIONS.md). And all members lie in one array: numpy asks
+for huge pages where it has 4 MiB or more, which saves another quarter.
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def _joined(members: Sequence[Sequence[NDArray[Any]]]) -> tuple[NDArray[Any], ..
     blocks = []
     for parts, size, end in zip(members, sizes, np.cumsum(sizes).tolist(), strict=True):
         block = whole[d * (end - size) : d * end].reshape(d, size).T
-        np.concatenate(parts, out=block)
+        np.concatenate(parts, out=block, casting="no")
         blocks.append(block)
     return tuple(blocks)
 
@@ -122,13 +122,14 @@ def _in_place(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     parts = [part for part in parts if len(part)] or parts[:1]
     first, rows = parts[0], sum(map(len, parts))
     size, column = first.strides
-    if not rows:
+    if len(parts) == 1:
         return first
     if first.base is None or size != first.itemsize or column < rows * size:
         return None
     begin = first.ctypes.data
     for part in parts:
-        if part.base is not first.base or part.strides != first.strides or part.ctypes.data != begin:
+        alike = (part.shape[1:], part.strides, part.dtype) == (first.shape[1:], first.strides, first.dtype)
+        if part.base is not first.base or not alike or part.ctypes.data != begin:
             return None
         begin += len(part) * size
     return np.lib.stride_tricks.as_strided(first, (rows, first.shape[1]))

@@ -93,7 +93,7 @@ class Detector:
         self.calibrations: Mapping[CalibrationKey, Calibration] = {
             (key, domain): self._at_rate(key, one.calibration) for (key, domain), one in bundle.calibrations.items()
         }
-        self._bundle_targets = {key: self._way.bundle_target(key) for key in manifest.sections}
+        self._bundle_targets = {key: self._bundle_target(key) for key in manifest.sections}
         self._encoders: dict[SubSystem, Encoder] = {}
         for kind, files in _network_files(bundle).items():
             embedders = [bundle.embedders[file] for file in files]
@@ -187,7 +187,7 @@ class Detector:
 
         ``free``: as of `Encoder.encode`, for the last of the networks.
         """
-        *_, last = (None, *inputs)
+        last = next(reversed(list(inputs)), None)
         embeddings = {
             kind: self._encoders[kind].encode(own, members, free if kind is last else None)
             for kind, own in inputs.items()
@@ -239,8 +239,7 @@ class Detector:
 
     def bundle_target(self, key: SectionKey) -> TargetModel | None:
         """The target domain as the bundle was trained with it; None where it had too few target clips there."""
-        model = self._bundle_targets[key]
-        return None if model is None else replace(model, calibration=self.calibrations[key, Domain.TARGET])
+        return self._bundle_targets[key]
 
     def rate(
         self,
@@ -368,6 +367,10 @@ class Detector:
         if target is None:
             raise NoTargetClips(key.machine_type, key.section)
         return target
+
+    def _bundle_target(self, key: SectionKey) -> TargetModel | None:
+        model = self._way.bundle_target(key)
+        return None if model is None else replace(model, calibration=self.calibrations[key, Domain.TARGET])
 
     def _at_rate(self, key: SectionKey, calibration: Calibration) -> Calibration:
         """The threshold that the section's false-alarm rate asks for."""

@@ -39,6 +39,8 @@ class Features:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The windows of several clips, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
         statistics = [part.statistics for part in parts if part.statistics is not None]
         return cls(
             np.concatenate([part.log_mels for part in parts]),

@@ -90,7 +90,7 @@ class KeyFile:
             reason = error.strerror if isinstance(error, OSError) else error.errors(include_url=False)[0]["msg"]
             raise KeysError(
                 f"{self._file}: the keys cannot be read ({reason}). Make it readable for the service, or make keys "
-                f"anew with {shell_line('service keys create')}."
+                f"anew with {shell_line('service keys create NAME --scope score')}."
             ) from error
         return self._keys
 

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
@@ -23,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _IN_HAND = 2
-"""Batches: one at the device's end, and the next."""
+"""Batches: one that ends, and the next; where ``free`` is not called, as on a GPU, there is one."""
 
 
 class BatchObserver(Protocol):
@@ -48,8 +49,8 @@ class _Waiting(Generic[Item, Result]):
 class Batcher(Generic[Key, Item, Result]):
     """Runs ``run(key, items, free) -> results`` in threads of its own, oldest caller first.
 
-    One batch at a time: the next is taken when the one before has called ``free``, or has ended, and two are in hand at
-    most. ``capacity`` bounds the callers that wait; ``max_batch`` the sum of sizes in a run (a larger item runs alone).
+    A batch is taken when the one before has called ``free``, or has ended; two are in hand at most. ``capacity`` bounds
+    the callers that wait; ``max_batch`` the sum of sizes in a run (a larger item runs alone).
     """
 
     def __init__(
@@ -152,7 +153,8 @@ class Batcher(Generic[Key, Item, Result]):
         loop = asyncio.get_running_loop()
 
         def freed() -> None:
-            loop.call_soon_threadsafe(free.set)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(free.set)
 
         try:
             items = [waiting.item for waiting in batch]
@@ -164,6 +166,11 @@ class Batcher(Generic[Key, Item, Result]):
                     waiting.result.set_exception(result)
                 else:
                     waiting.result.set_result(result)
+        except BaseException as error:  # a thread's SystemExit, say: nobody is to wait for what will not come
+            for waiting in batch:
+                if not waiting.result.done():
+                    waiting.result.set_exception(Draining() if isinstance(error, asyncio.CancelledError) else error)
+            raise
         finally:
             free.set()
 

@@ -1,7 +1,7 @@
 """From the bytes of a clip to its assessment: decode, features, batch, assess. Knows nothing of HTTP.
 
 Everything heavy runs in threads: decoding, features and answers in a pool, networks and scores in the batcher's own
-thread, where the clips of a section share what is read of its model.
+threads, where the clips of a section share what is read of its model.
 """
 
 import asyncio
@@ -170,8 +170,10 @@ def _run(
     embeddings = split(detector.encode_by(joined([clip.inputs for clip in batch]), members, free), sizes)
     encoded = time.perf_counter()
     scores = _rate(detector, [clip.rated for clip in batch], embeddings)
-    observer.observe_stage("encode", encoded - begun)
-    observer.observe_stage("score", time.perf_counter() - encoded)
+    if any(clip.inputs for clip in batch):
+        observer.observe_stage("encode", encoded - begun)
+    if any(clip.rated is not None for clip in batch):
+        observer.observe_stage("score", time.perf_counter() - encoded)
     return list(zip(embeddings, scores, strict=True))
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ def _train(options: argparse.Namespace) -> int:
     bundle = getattr(options, "bundle", None)
     train(run, bundle, until=until, workers=options.workers, demonstration=getattr(options, "demonstration", False))
     if bundle is not None:
-        print(f"{bundle}: written. Serve it with '{shell_line(f'service serve --bundle {bundle}')}'.")
+        print(f"{bundle}: written. Serve it with '{shell_line(f'service serve --bundle {shlex.quote(str(bundle))}')}'.")
     return 0
 
 

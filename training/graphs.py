@@ -13,6 +13,7 @@ rest". What each was worth stands in DECISIONS.md.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -132,28 +133,44 @@ def _put_time_innermost(graph: onnx.GraphProto) -> None:
 
 def _standardise_by_batch_norm(graph: onnx.GraphProto) -> None:
     """Sub and Mul by a number a band, before bands become the second axis: one BatchNormalization behind that."""
-    constants, nodes = _constants(graph), list(graph.node)
-    if [node.op_type for node in nodes[:3]] != ["Sub", "Mul", "Transpose"]:
+    constants, users, nodes = _constants(graph), _users(graph), list(graph.node)
+    for place, (less, times, turn) in enumerate(zip(nodes, nodes[1:], nodes[2:], strict=False)):
+        if [less.op_type, times.op_type, turn.op_type] != ["Sub", "Mul", "Transpose"]:
+            continue
+        mean, scale = constants.get(less.input[1]), constants.get(times.input[1])
+        alone = users[less.output[0]] == [times] and users[times.output[0]] == [turn]
+        if mean is None or scale is None or mean.shape != scale.shape or mean.ndim != 1 or not alone:
+            continue
+        turned = f"{less.input[0]}/turned"
+        turn_first = helper.make_node("Transpose", [less.input[0]], [turned], perm=list(turn.attribute[0].ints))
+        norm = _batch_norm(graph, turned, scale, -mean * scale, turn.output[0])
+        _replace_nodes(graph, [*nodes[:place], turn_first, norm, *nodes[place + 3 :]])
         return
-    less, times, turn = nodes[:3]
-    mean, scale = constants[less.input[1]].reshape(-1), constants[times.input[1]].reshape(-1)
-    turned, standardised = f"{less.input[0]}/turned", turn.output[0]
-    nodes[:3] = [
-        helper.make_node("Transpose", [less.input[0]], [turned], perm=[0, 2, 1]),
-        _batch_norm(graph, turned, scale, -mean * scale, standardised),
-    ]
-    _replace_nodes(graph, nodes)
+
+
+def _gain_and_shift(
+    constants: Mapping[str, NDArray[Any]], node: onnx.NodeProto | None
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """What a BatchNormalization multiplies each channel by and adds to it; None of anything else."""
+    if node is None or node.op_type != "BatchNormalization" or not constants.keys() >= set(node.input[1:]):
+        return None
+    scale, shift, mean, variance = (constants[name] for name in node.input[1:])
+    epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), 1e-5)
+    gain = scale / np.sqrt(variance + np.float32(epsilon))
+    return gain, shift - mean * gain
 
 
 def _pool_before_batch_norms(graph: onnx.GraphProto) -> None:
     """The maximum of what rises is what the maximum rises to: the pool goes first where no channel falls."""
     constants, users, nodes = _constants(graph), _users(graph), list(graph.node)
+    outputs = {one.name for one in graph.output}
     for place, norm in enumerate(nodes):
+        known = _gain_and_shift(constants, norm)
         following = users[norm.output[0]]
-        if norm.op_type != "BatchNormalization" or [node.op_type for node in following] != ["MaxPool"]:
+        if known is None or [node.op_type for node in following] != ["MaxPool"] or norm.output[0] in outputs:
             continue
         (pool,) = following
-        if (constants[norm.input[1]] > 0.0).all():
+        if (known[0] > 0.0).all():
             pooled = f"{norm.output[0]}/pooled"
             norm.output[0], pool.output[0] = pool.output[0], pooled
             norm.input[0], pool.input[0] = pooled, norm.input[0]
@@ -170,16 +187,18 @@ def _rectify_behind_convolutions(graph: onnx.GraphProto) -> None:
     constants, made = _constants(graph), {node.output[0]: node for node in graph.node}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        before = made.get(node.input[0], node)
-        norm = made.get(before.input[0], node) if before.op_type == "MaxPool" else before
-        if node.op_type == "LeakyRelu" and norm.op_type == "BatchNormalization":
-            x, scale, shift = norm.input[0], constants[norm.input[1]], constants[norm.input[2]]
-            if before is not norm:
-                x, scale, shift = node.input[0], np.ones_like(scale), np.zeros_like(shift)
+        before = made.get(node.input[0]) if node.op_type == "LeakyRelu" else None
+        pooled = before is not None and before.op_type == "MaxPool"
+        norm = made.get(before.input[0]) if before is not None and pooled else before
+        known = _gain_and_shift(constants, norm)
+        if known is not None and norm is not None:
+            x, (gain, shift) = norm.input[0], known
+            if pooled:
+                x, gain, shift = node.input[0], np.ones_like(gain), np.zeros_like(shift)
             affine = f"{node.output[0]}/affine"
-            weights = _add_constant(graph, f"{affine}/weights", scale.reshape(-1, 1, 1, 1))
+            weights = _add_constant(graph, f"{affine}/weights", gain.reshape(-1, 1, 1, 1))
             bias = _add_constant(graph, f"{affine}/bias", shift)
-            nodes.append(helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=len(scale)))
+            nodes.append(helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=len(gain)))
             node.input[0] = affine
         nodes.append(node)
     _replace_nodes(graph, nodes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from models.bundle import read_bundle
 from models.scoring import SectionModel
 from service.bench.contender import Contender
+from service.bench.http import drive, print_load
 from service.bench.report import Measured, print_report
 from service.bench.workload import write_made_bundle
 from service.settings import DEMONSTRATION, Settings
@@ -18,10 +19,8 @@ from service.settings import DEMONSTRATION, Settings
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Measure; the exit status."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request would be the client's load
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it asks whether the service is ready, again and again
     if options.http is not None:
-        from service.bench.http import drive, print_load  # noqa: PLC0415  httpx is a client's
-
         print_load(drive(options))
         return 0
     with ExitStack() as stack:

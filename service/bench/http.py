@@ -61,10 +61,14 @@ class Client:
     """
 
     def __init__(self, url: str, machine_type: str, section: str) -> None:
-        place = urlsplit(url)
-        if place.scheme not in {"http", "https"} or place.hostname is None:
+        try:
+            place = urlsplit(url)
+            host, port = place.hostname, place.port
+        except ValueError:
+            host = port = None
+        if host is None or place.scheme not in {"http", "https"}:
             raise DataError(f"{url!r} is no address. Give one like http://127.0.0.1:8000.")
-        self._url, self._address = url, (place.hostname, place.port)
+        self._url, self._address = url, (host, port)
         self._connection = HTTPSConnection if place.scheme == "https" else HTTPConnection
         query = urlencode({"machine_type": machine_type, "section": section, "domain": "source"})
         self._target = f"{place.path.rstrip('/')}/score?{query}"
@@ -76,13 +80,15 @@ class Client:
         try:
             status, text = await self._post(0, None)
         except _NO_ANSWER as error:
+            await self.__aexit__()
             raise DataError(f"Nobody answers at {self._url} ({error}). Start the server first.") from error
         if status != 200:
+            await self.__aexit__()
             raise DataError(f"{self._url} answers {status}: {text[:200]}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().close()
 

@@ -71,8 +71,7 @@ class Ours:
             inputs = joined([self.detector.inputs(one) for one in features])
             embeddings = self.detector.encode(inputs, self.key.machine_type)
         with timed(parts, "score"):
-            windows = Features.joined(features) if len(features) > 1 else features[0]
-            scores = self.detector.rate(self.key, Domain.SOURCE, windows, embeddings)
+            scores = self.detector.rate(self.key, Domain.SOURCE, Features.joined(features), embeddings)
             own = [scores.of(rows) for rows in places([len(one.log_mels) for one in features])]
             answer = self._answer if explained else self._assess
             found = self._each(answer, list(zip(heard, features, own, strict=True)))

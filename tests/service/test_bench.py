@@ -137,7 +137,7 @@ def test_a_connection_that_the_server_gave_up_is_no_error() -> None:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 0.3
+        timeout = 2.0
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -151,7 +151,7 @@ def test_a_connection_that_the_server_gave_up_is_no_error() -> None:
 
     async def drive(url: str) -> Load:
         async with Client(url, "fan", "00") as client:
-            return await client.at([0.0, 0.1, 1.0])
+            return await client.at([0.0, 0.1, 4.0])
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -299,6 +299,7 @@ def test_clips_of_a_batch_are_scored_as_what_each_was_asked_for(bundle: Bundle, 
                         (FAN_0, Domain.SOURCE, None),
                         (PUMP, Domain.SOURCE, None),
                         (FAN_0, Domain.TARGET, models[1]),
+                        (FAN_0, Domain.TARGET, detection.detector.bundle_target(FAN_0)),
                     )
                 ]
                 detector, sizes, released = detection.detector, list[int](), threading.Event()
@@ -326,7 +327,7 @@ def test_clips_of_a_batch_are_scored_as_what_each_was_asked_for(bundle: Bundle, 
                         await asyncio.sleep(0.01)
                     released.set()
                     found = (await asyncio.gather(*tasks))[1:]
-                assert sorted(sizes) == [1, 2, 2, 2, 2]
+                assert sorted(sizes) == [1, 2, 2, 2, 2, 2]
                 for mine, other in zip(found, alone, strict=True):
                     assert mine.decision == other.decision
                     assert mine.anomaly_score == pytest.approx(other.anomaly_score, rel=1e-5)

@@ -121,6 +121,34 @@ def test_a_batch_norm_waits_for_the_pool_where_it_rises(rising: bool) -> None:
     assert pools == (["LeakyRelu", "BatchNormalization"] if rising else ["BatchNormalization"] * 2)
 
 
+def test_batch_norms_of_their_own_mean_and_variance_keep_their_values() -> None:
+    """As another exporter writes them: with statistics, and the constant of a product first."""
+    x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
+    model, random = graph((0, 0, 0, 0), (1, 1), rising=True), np.random.default_rng(5)
+    nodes = list(model.graph.node)
+    times = next(node for node in nodes if node.op_type == "Mul")
+    times.input[0], times.input[1] = times.input[1], times.input[0]
+    place = next(place for place, node in enumerate(nodes) if list(node.output) == ["scaled"])
+    names = ["own_scale", "own_shift", "own_mean", "own_variance"]
+    for name in names:
+        value = random.uniform(0.5, 2.0, CHANNELS).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    nodes[place : place + 2] = [
+        helper.make_node("BatchNormalization", ["rectified", *names], ["normalised"], epsilon=0.1)
+    ]
+    place = next(place for place, node in enumerate(nodes) if list(node.output) == ["activated"])
+    nodes.insert(place, helper.make_node("BatchNormalization", ["pooled", *names], ["again"], epsilon=0.1))
+    nodes[place + 1].input[0] = "again"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    expected = values(model, x)
+    rearrange(model)
+    np.testing.assert_allclose(values(model, x), expected, rtol=0, atol=1e-5)
+    made = {node.output[0]: node for node in model.graph.node}
+    assert made["pooled"].op_type == "BatchNormalization"
+    assert made[made["activated"].input[0]].op_type == "Conv"
+
+
 def test_a_graph_without_convolutions_stays() -> None:
     """Networks on statistics have neither images nor batch norms by channel."""
     model = graph((0, 0, 0, 0), (1, 1))

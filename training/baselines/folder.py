@@ -6,6 +6,7 @@ whole. `FORMAT_VERSION` rises where a reader of the old form would misunderstand
 
 import hashlib
 import io
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -134,5 +135,5 @@ def read_trained(work: Path) -> Trained:
 
 def _refusal(work: Path, what: str) -> DataError:
     kinds = "|".join(BASELINES)
-    command = shell_line(f"training baseline {kinds} DATA... --work {work}")
+    command = shell_line(f"training baseline {kinds} DATA... --work {shlex.quote(str(work))}")
     return DataError(f"{work} {what}. Train one there: {command}")

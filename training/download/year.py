@@ -1,6 +1,7 @@
 """A year of the challenge: what there is to do for it, and doing it, several archives at once."""
 
 import asyncio
+import shlex
 import shutil
 import threading
 from collections.abc import Sequence
@@ -243,6 +244,6 @@ def describe_tree(plan: Plan) -> str:
     if any(task.archive.part is not Part.LABELS for task in plan.tasks):
         found = survey([plan.out])
         refused = f", and {len(found.refusals)} files whose names are refused" if found.refusals else ""
-        check = shell_line(f"training check {plan.out}")
+        check = shell_line(f"training check {shlex.quote(str(plan.out))}")
         lines.append(f"{plan.out}: {len(found.recordings)} recordings{refused}. Next: {check}")
     return "\n".join(lines)
