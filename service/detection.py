@@ -37,14 +37,6 @@ _CANARY_WINDOWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Windows:
-    """Those of a clip that waits for the networks; ``rated``: what they are to be scored as, None where not at all."""
-
-    inputs: Inputs
-    rated: "_Rated | None" = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Rated:
     """Windows to score."""
 
@@ -52,6 +44,14 @@ class _Rated:
     domain: Domain
     target: TargetModel | None
     features: Features
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Those of a clip that waits for the networks; ``rated``: what they are to be scored as, None where not at all."""
+
+    inputs: Inputs
+    rated: _Rated | None = None
 
 
 class Detection:
@@ -181,22 +181,22 @@ def _rate(
     detector: Detector, batch: Sequence[_Rated | None], embeddings: Sequence[Embeddings]
 ) -> list[WindowScores | None]:
     """The scores of each clip; those of one section, domain and target are scored together."""
-    alike: dict[object, list[int]] = {}
+    alike: dict[object, list[tuple[int, _Rated]]] = {}
     for place, one in enumerate(batch):
         if one is not None:
-            alike.setdefault((one.key, one.domain, id(one.target)), []).append(place)
+            alike.setdefault((one.key, one.domain, id(one.target)), []).append((place, one))
     scores: list[WindowScores | None] = [None] * len(batch)
     for own in alike.values():
-        rated = [one for place in own if (one := batch[place]) is not None]
-        first = rated[0]
+        _, first = own[0]
         together = detector.rate(
             first.key,
             first.domain,
-            Features.joined([one.features for one in rated]),
-            joined([embeddings[place] for place in own]),
+            Features.joined([one.features for _, one in own]),
+            joined([embeddings[place] for place, _ in own]),
             target=first.target,
         )
-        for place, rows in zip(own, places([len(one.features.log_mels) for one in rated]), strict=True):
+        sizes = [len(one.features.log_mels) for _, one in own]
+        for (place, _), rows in zip(own, places(sizes), strict=True):
             scores[place] = together.of(rows)
     return scores
 

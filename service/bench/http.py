@@ -4,7 +4,7 @@ Arrivals do not wait for answers: a server that is slow gets no fewer requests, 
 moment that it was due. Intervals are even, or those of a Poisson process.
 
 Where the server is on the same machine, what the client takes is missing there. So it sends what Python's own
-`http.client` sends, a thread a request in hand and connections that are kept: a fifth of what httpx takes for a clip.
+`http.client` sends, a thread a request in hand and connections that are kept: about a quarter of what httpx takes.
 """
 
 import argparse

