@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from service.errors import DeadlinePassed, Draining, QueueFull
 
@@ -35,6 +35,19 @@ class BatchObserver(Protocol):
 
     def observe_batch(self, size: int) -> None:
         """Record the size of a batch."""
+
+
+class _Nobody:
+    """An observer that keeps nothing: commands and tests have no metrics."""
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Nothing."""
+
+    def observe_batch(self, size: int) -> None:
+        """Nothing."""
+
+
+NOBODY: Final = _Nobody()
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +72,7 @@ class Batcher(Generic[Key, Item, Result]):
         *,
         capacity: int,
         max_batch: int,
-        observer: BatchObserver | None = None,
+        observer: BatchObserver = NOBODY,
     ) -> None:
         self._run = run
         self._capacity = capacity
@@ -191,10 +204,9 @@ class Batcher(Generic[Key, Item, Result]):
                 continue
             batch.append(waiting)
             size += waiting.size
-        if self._observer is not None:
-            for waiting in batch:
-                self._observer.observe_stage("queue", now - waiting.since)
-            self._observer.observe_batch(size)
+        for waiting in batch:
+            self._observer.observe_stage("queue", now - waiting.since)
+        self._observer.observe_batch(size)
         return key, batch
 
     def _results(self, key: Key, items: list[Item], freed: Callable[[], None]) -> list[Result | BaseException]:

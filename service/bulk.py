@@ -211,7 +211,6 @@ class LocalScorer:
             capacity=self._settings.queue_capacity,
             max_batch=self._settings.max_batch_windows,
             max_clip_s=self._settings.max_clip_s,
-            observer=_Nobody(),
         )
         detection.batcher.start()
         return detection
@@ -241,14 +240,6 @@ class LocalScorer:
         if model is None:
             raise NoTargetClips(key.machine_type, key.section)
         return model, 0, TargetState.CURRENT
-
-
-class _Nobody:
-    def observe_stage(self, stage: str, seconds: float) -> None:
-        """A command line has no metrics."""
-
-    def observe_batch(self, size: int) -> None:
-        """A command line has no metrics."""
 
 
 class HttpScorer:

@@ -28,7 +28,7 @@ from models.systems import (
     window_count,
 )
 from models.vocabulary import Decision, Domain, SectionKey
-from service.batching import Batcher, BatchObserver
+from service.batching import NOBODY, Batcher, BatchObserver
 from service.forecast import Forecast
 from service.tracing import stage
 
@@ -65,7 +65,7 @@ class Detection:
         capacity: int,
         max_batch: int,
         max_clip_s: float,
-        observer: BatchObserver,
+        observer: BatchObserver = NOBODY,
     ) -> None:
         self.detector = detector
         self._max_clip_s = max_clip_s

@@ -164,7 +164,6 @@ class _Queue:
             capacity=settings.queue_capacity,
             max_batch=settings.max_batch_windows,
             max_clip_s=settings.max_clip_s,
-            observer=_Nobody(),
         )
         self._loop.run_until_complete(self._start())
 
@@ -196,16 +195,6 @@ class _Queue:
         from service.bench.workload import pace  # noqa: PLC0415
 
         return self._loop.run_until_complete(pace(self._score, 4 * CALLERS, CALLERS))
-
-
-class _Nobody:
-    """Is told of stages and batches, and keeps nothing."""
-
-    def observe_stage(self, stage: str, seconds: float) -> None:
-        """Nothing."""
-
-    def observe_batch(self, size: int) -> None:
-        """Nothing."""
 
 
 def _peak(threads: int) -> float:

@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from service.cli import main
 from service.errors import StoreError
 from service.logs import LogFormat, formatter
 from service.settings import Settings
-from service.targets import Registration, State, TargetStore
+from service.targets import TargetStore
 from tests.service.apps import running_app
 from tests.service.asking import target_clips
 from tests.service.bundles import FAN_0, FAN_1, sound, wav
+from tests.service.holding import Held
 from tests.service.servers import PATIENCE_S, Server
 from tests.service.test_target_store import rows
 
@@ -136,16 +136,13 @@ def test_a_registration_whose_time_is_up_is_told_to_its_end(
     handler = logging.StreamHandler(kept)
     handler.setFormatter(formatter(LogFormat.JSON))
     monkeypatch.setattr(audit.LOG, "handlers", [handler])
-    begun, go_on, register = threading.Event(), threading.Event(), TargetStore.register
 
-    def slow(*arguments: Any, **options: Any) -> tuple[Registration, State]:
-        begun.set()
-        assert go_on.wait(PATIENCE_S)
-        if not committed:
-            raise StoreError("The disk is full.")
-        return register(*arguments, **options)
+    def full(*arguments: Any, **options: Any) -> None:
+        raise StoreError("The disk is full.")
 
-    monkeypatch.setattr(TargetStore, "register", slow)
+    if not committed:
+        monkeypatch.setattr(TargetStore, "register", full)
+    registering = Held(monkeypatch, TargetStore, "register")
 
     async def scenario() -> None:
         async with running_app(settings) as (client, app):
@@ -153,13 +150,12 @@ def test_a_registration_whose_time_is_up_is_told_to_its_end(
             posting = asyncio.create_task(
                 client.post("/target-samples", data=SECTION, files=FILES, headers=headers[Scope.REGISTER])
             )
-            while not begun.is_set():
-                await asyncio.sleep(0.005)
+            await registering.called()
             for limit in app.state.resources.admission._limits:
                 limit.reschedule(0.0)
             assert (await posting).status_code == 504
             assert len(audited(log)) == 1
-            go_on.set()
+            registering.may_end.set()
             while len(audited(log)) < 2:
                 await asyncio.sleep(0.005)
             version = None

@@ -27,6 +27,7 @@ from service.resources import Loaded, Resources
 from service.settings import Settings
 from tests.service.apps import running_app
 from tests.service.bundles import FAN_0, FAN_1, PUMP, sound, wav
+from tests.service.holding import Held
 from tests.service.postgres import Postgres
 from tests.service.servers import PATIENCE_S, Server
 
@@ -198,21 +199,6 @@ def test_a_body_that_is_none_is_refused(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
-class Held:
-    """A method that waits until it may go on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-        self.begun, self.may_end = threading.Event(), threading.Event()
-        method = getattr(owner, name)
-
-        def held(*arguments: Any, **options: Any) -> Any:
-            self.begun.set()
-            assert self.may_end.wait(PATIENCE_S)
-            return method(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, held)
-
-
 def test_one_reload_at_a_time(settings: Settings, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
     """A second is 409, a rollback too; the service scores meanwhile; it is done though who asked has left."""
 
@@ -245,7 +231,7 @@ def test_what_is_registered_during_a_reload_is_in_force_after_it(
             await register(client, FAN_1)
             reloading = Held(monkeypatch, *moment)
             loading = asyncio.create_task(reload(client, "second"))
-            await until(reloading.begun.is_set)
+            await reloading.called()
             await register(client, FAN_1)
             await register(client, PUMP)
             reloading.may_end.set()

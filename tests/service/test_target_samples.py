@@ -5,13 +5,12 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -23,7 +22,7 @@ from models.appraisal import LEAST_SIMILARITY
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Device
-from models.systems import Embeddings, Features, Inputs, WindowScores
+from models.systems import Features
 from models.vocabulary import Domain
 from service.adaptation import Adaptation
 from service.detection import Detection
@@ -249,21 +248,13 @@ def test_a_database_that_goes_away_takes_only_target_clips_with_it(bundle_folder
         assert "Traceback" not in server.log.read_text()
 
 
-class Silent:
-    """An observer that tells nobody."""
-
-    def observe_stage(self, stage: str, seconds: float) -> None: ...
-
-    def observe_batch(self, size: int) -> None: ...
-
-
 @asynccontextmanager
 async def adapting(
     bundle: Bundle, store: TargetStore, *, following: bool = True
 ) -> AsyncIterator[tuple[Detection, Adaptation]]:
     """Registrations in this process, with one thread for clips; other instances' are followed, or not."""
     detector = Detector(bundle, device=Device.CPU, threads=1)
-    detection = Detection(detector, threads=1, capacity=99, max_batch=32, max_clip_s=60.0, observer=Silent())
+    detection = Detection(detector, threads=1, capacity=99, max_batch=32, max_clip_s=60.0)
     detection.batcher.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -277,64 +268,6 @@ async def adapting(
                 task.cancel()
     finally:
         await detection.close(PATIENCE_S)
-
-
-def test_clips_of_a_batch_are_scored_as_what_each_was_asked_for(bundle: Bundle, tmp_path: Path) -> None:
-    """Those of a section, a domain and its target clips together, whoever stands between them; each as it is alone."""
-    clips = target_clips(FAN_0, 300)[:2]
-
-    async def scenario() -> None:
-        with TargetStore(f"sqlite:///{tmp_path / 'targets.db'}", PATIENCE_S) as store:
-            async with adapting(bundle, store) as (detection, adaptation):
-                models = []
-                for seed in (150, 160):
-                    registered = target_clips(FAN_0, seed)
-                    await adaptation.register(FAN_0, registered, idempotency_key=None, deadline=FAR)
-                    models.append((await adaptation.scoring_target(FAN_0, FAR))[0])
-                asked = [
-                    (key, domain, target, clip)
-                    for clip in clips
-                    for key, domain, target in (
-                        (FAN_0, Domain.TARGET, models[0]),
-                        (FAN_0, Domain.SOURCE, None),
-                        (PUMP, Domain.SOURCE, None),
-                        (FAN_0, Domain.TARGET, models[1]),
-                        (FAN_0, Domain.TARGET, detection.detector.bundle_target(FAN_0)),
-                    )
-                ]
-                detector, sizes, released = detection.detector, list[int](), threading.Event()
-                alone = [
-                    detector.score(detector.decode(clip), key.machine_type, key.section, domain, target=target)
-                    for key, domain, target, clip in asked
-                ]
-                encode, rate = detector.encode_by, detector.rate
-
-                def encoded(inputs: Inputs, members: Sequence[int], free: Callable[[], None]) -> Embeddings:
-                    released.wait(PATIENCE_S)
-                    return encode(inputs, members, free)
-
-                def rated(*arguments: Any, **options: Any) -> WindowScores:
-                    scores = rate(*arguments, **options)
-                    sizes.append(len(scores.decision))
-                    return scores
-
-                with patch.object(detector, "encode_by", encoded), patch.object(detector, "rate", rated):
-                    tasks = [
-                        asyncio.create_task(detection.score(clip, key, domain, target=target, deadline=FAR))
-                        for key, domain, target, clip in [asked[0], *asked]
-                    ]
-                    while detection.batcher.depth < len(asked):
-                        await asyncio.sleep(0.01)
-                    released.set()
-                    found = (await asyncio.gather(*tasks))[1:]
-                assert sorted(sizes) == [1, 2, 2, 2, 2, 2]
-                for mine, other in zip(found, alone, strict=True):
-                    assert mine.decision == other.decision
-                    assert mine.anomaly_score == pytest.approx(other.anomaly_score, rel=1e-5)
-                    assert mine.decision_score == pytest.approx(other.decision_score, rel=1e-5)
-                assert len({mine.anomaly_score for mine in found}) == len(asked)
-
-    asyncio.run(scenario())
 
 
 def test_writers_that_wait_for_another_programs_lock_hold_nothing_up(bundle: Bundle, tmp_path: Path) -> None:
