@@ -19,15 +19,12 @@ from models.appraisal import Appraisal, appraise
 from models.assessment import Assessment, ClipFacts, SystemAssessment, WindowScore, notices
 from models.audio import MAX_CLIP_S, Clip, decode, window_starts_s, windows
 from models.bundle import Bundle, CalibrationKey, Canary, read_bundle
-from models.compact import INPUT_SIZES
 from models.decision import Calibration, decide, deviation, p_value
-from models.encoder import LOG_MEL_SHAPE, Device, DeviceInfo, Encoder, InvalidEmbedder
+from models.encoder import Device, DeviceInfo
 from models.errors import (
-    BundleError,
     BundleFormatError,
     CanaryError,
     NoTargetClips,
-    PrecisionUnavailable,
     TargetClipsError,
     UnknownMachineType,
     UnknownSection,
@@ -37,9 +34,10 @@ from models.frontend import log_mel, temporal_maximum
 from models.fused_systems import FusedSystems
 from models.manifest import FILE_NAME
 from models.mixture_system import MixtureSystem
+from models.networks import Networks
 from models.statistics import log_mel_and_statistics
 from models.systems import Embeddings, Features, Inputs, SystemScores, TargetModel, Way, WindowScores
-from models.vocabulary import Domain, SectionKey, SubSystem
+from models.vocabulary import Domain, SectionKey
 
 CANARY_TOLERANCE: Final = 1e-4
 """Largest relative difference of a canary's score that counts as reproduced."""
@@ -55,8 +53,6 @@ WAYS: Mapping[tuple[frozenset[str], str | None], Callable[[Bundle], Way]] = Mapp
     }
 )
 """What runs the systems that a manifest names, with the fusion that it names."""
-
-_SHAPES: Final = {SubSystem.R: LOG_MEL_SHAPE, **{kind: (size,) for kind, size in INPUT_SIZES.items()}}
 
 
 class Detector:
@@ -94,21 +90,7 @@ class Detector:
             (key, domain): self._at_rate(key, one.calibration) for (key, domain), one in bundle.calibrations.items()
         }
         self._bundle_targets = {key: self._bundle_target(key) for key in manifest.sections}
-        self._encoders: dict[SubSystem, Encoder] = {}
-        for kind, files in _network_files(bundle).items():
-            embedders = [bundle.embedders[file] for file in files]
-            try:
-                self._encoders[kind] = Encoder(
-                    embedders, shape=_SHAPES[kind], device=device, threads=threads, precision=manifest.precision
-                )
-            except PrecisionUnavailable as error:
-                raise BundleError(bundle.path_of(FILE_NAME), str(error)) from error
-            except InvalidEmbedder as error:
-                path = bundle.path_of(manifest.network_paths[files[error.member]])
-                raise BundleFormatError(
-                    path, f"{error}. Get the bundle again, or export its networks again."
-                ) from error
-        self._requested = device
+        self._networks = Networks(bundle, device=device, threads=threads)
 
     @classmethod
     def load(
@@ -133,15 +115,12 @@ class Detector:
 
     def close(self) -> None:
         """Give back the threads; nothing more can be encoded."""
-        for encoder in self._encoders.values():
-            encoder.close()
+        self._networks.close()
 
     @property
     def device(self) -> DeviceInfo:
         """What was asked for, and what the networks really run on; a bundle without networks runs on the CPU."""
-        for encoder in self._encoders.values():
-            return encoder.device
-        return DeviceInfo(self._requested, Device.CPU, ())
+        return self._networks.device
 
     @property
     def sections(self) -> tuple[SectionKey, ...]:
@@ -187,17 +166,7 @@ class Detector:
 
         ``free``: as of `Encoder.encode`, for the last of the networks.
         """
-        last = next(reversed(list(inputs)), None)
-        embeddings = {
-            kind: self._encoders[kind].encode(own, members, free if kind is last else None)
-            for kind, own in inputs.items()
-        }
-        if not all(np.isfinite(own).all() for own in embeddings.values()):
-            raise BundleError(
-                self.bundle.path_of(FILE_NAME),
-                "its networks give NaN or infinity for a finite clip. Train the bundle again.",
-            )
-        return embeddings
+        return self._networks.encode(inputs, members, free)
 
     def fit_target(
         self, key: SectionKey, features: Features, embeddings: Embeddings, levels_dbfs: Sequence[float]
@@ -400,16 +369,6 @@ def _way(bundle: Bundle) -> Way:
             f"systems {' + '.join(systems)}, fusion {fusion!r}: this Earwitness runs {known}. Use a later release.",
         )
     return way(bundle)
-
-
-def _network_files(bundle: Bundle) -> dict[SubSystem, list[str]]:
-    """The networks by what they hear, in the manifest's order."""
-    if bundle.manifest.members:
-        return {SubSystem.R: [member.file for member in bundle.manifest.members]}
-    files: dict[SubSystem, list[str]] = {}
-    for network in bundle.manifest.fold_networks:
-        files.setdefault(network.kind, []).append(network.file)
-    return files
 
 
 def _system_assessment(scores: SystemScores, rarity: float | None) -> SystemAssessment:
