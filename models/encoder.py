@@ -13,7 +13,7 @@ than the canary allows.
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -104,7 +104,8 @@ class Encoder:
         else:
             self._networks = [_network(session) for session in sessions]
         self._clips_a_run = _CLIPS_A_RUN[self.device.running.value]
-        self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="encoder")
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encoder")
 
     def encode(
         self, inputs: NDArray[np.float32], members: Sequence[int], free: Callable[[], None] | None = None
@@ -132,25 +133,29 @@ class Encoder:
         inputs = np.ascontiguousarray(inputs, np.float32)
         embeddings = np.empty((len(inputs), len(members), EMBEDDING_SIZE), np.float32)
 
-        def run(column: int, start: int) -> None:
+        starts = range(0, len(inputs), self._clips_a_run)
+        work = list(itertools.product(starts, range(len(members))))
+
+        def run(start: int, column: int) -> None:
             rows = slice(start, start + self._clips_a_run)
             embeddings[rows, column] = self._networks[members[column]](inputs[rows])
 
-        def last(column: int, start: int) -> None:
-            if free is not None:
-                free()
-            run(column, start)
+        left = iter(range(len(work)))  # one for all threads, each of which takes what is next
 
-        starts = range(0, len(inputs), self._clips_a_run)
+        def run_what_is_left() -> None:
+            for place in left:
+                if free is not None and place == len(work) - 1:
+                    free()
+                run(*work[place])
+
         if self.device.running is Device.CUDA:
-            for start, column in itertools.product(starts, range(len(members))):
-                run(column, start)
+            for one in work:
+                run(*one)
         else:
-            work = list(itertools.product(starts, range(len(members))))
-            runs = [self._pool.submit(run, column, start) for start, column in work[:-1]]
-            runs += [self._pool.submit(last, column, start) for start, column in work[-1:]]
-            for one in runs:
-                one.result()
+            runs = [self._pool.submit(run_what_is_left) for _ in range(min(self._threads, len(work)))]
+            wait(runs)  # for all at once: who waits for each wakes at each, and takes a core from those that work
+            for ended in runs:
+                ended.result()
         return l2_normalised(embeddings)
 
     def close(self) -> None:

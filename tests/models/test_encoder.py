@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.encoder import Device, Encoder, InvalidEmbedder
 from models.errors import DeviceUnavailable
+from models.reduced import Network
 from tests.models.tiny import embedder
 
 EMBEDDERS = [embedder(seed) for seed in (1, 2, 3)]
@@ -77,6 +78,45 @@ def test_concurrent_callers_get_their_own_rows(encoder: Encoder) -> None:
         found = list(pool.map(lambda call: encoder.encode(*call), calls))
     for (x, members), embeddings in zip(calls, found, strict=True):
         np.testing.assert_array_equal(embeddings, encoder.encode(x, members))
+
+
+@pytest.mark.parametrize("clips", [1, 9])
+def test_the_device_is_told_free_once_when_the_last_run_begins(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine clips are two runs of each network; every other run has begun by then."""
+    encoder = Encoder(EMBEDDERS, device=Device.CPU, threads=1)
+    told: list[str] = []
+
+    def noted(network: Network) -> Network:
+        def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+            told.append("run")
+            return network(x)
+
+        return run
+
+    monkeypatch.setattr(encoder, "_networks", [noted(network) for network in encoder._networks])
+    encoder.encode(log_mels(clips), [0, 1, 2], lambda: told.append("free"))
+    runs = 3 if clips == 1 else 6
+    assert told == ["run"] * (runs - 1) + ["free", "run"]
+    encoder.close()
+
+
+def test_a_network_that_fails_fails_its_call_alone(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of the call have ended by then, and the next call is served."""
+    x, ran = log_mels(1), []
+
+    def failing(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise MemoryError("no room")
+
+    def other(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        ran.append(len(x))
+        return np.ones((len(x), 128), np.float32)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoder, "_networks", [failing, other, other])
+        with pytest.raises(MemoryError, match="no room"):
+            encoder.encode(x, [0, 1, 2])
+    assert ran == [1, 1]
+    assert encoder.encode(x, [0, 1, 2]).shape == (1, 3, 128)
 
 
 @pytest.mark.parametrize("shape", [(313, 128), (1, 312, 128), (1, 313, 64), (1, 313, 128, 1)])
