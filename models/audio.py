@@ -39,7 +39,8 @@ FULL_SCALE = 0.9995
 
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 4_000, 768_000
 _MOST_CHANNELS = 64
-_BLOCK_FRAMES = 1 << 16
+_BLOCK_SAMPLES = 1 << 18
+"""Decoded at a time, of all channels: an ordinary clip at once."""
 _FORMATS = {"WAV", "WAVEX", "FLAC", "OGG"}
 _UNKNOWN_LENGTH = 0x7F00_0000
 """A WAV written to a pipe declares a length it cannot know (0, or near 2 or 4 GiB): take what came."""
@@ -135,7 +136,7 @@ def _read(file: BinaryIO, channel: int | None, max_clip_s: float) -> tuple[NDArr
             most_frames = int(max_clip_s * rate_hz)
             blocks: list[NDArray[np.float32]] = []
             frames = clipped = 0
-            while len(block := sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            while len(block := sound.read(_BLOCK_SAMPLES // channels, dtype="float32", always_2d=True)):
                 frames += len(block)
                 if frames > most_frames:
                     raise ClipTooLong(
@@ -151,7 +152,8 @@ def _read(file: BinaryIO, channel: int | None, max_clip_s: float) -> tuple[NDArr
         _refuse_undecodable(file, error)
     if not frames:
         raise ClipTooShort("The clip holds no samples. Check that the recording was not cut off at its start.")
-    return np.concatenate(blocks), rate_hz, channels, clipped / (frames * channels)
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return samples, rate_hz, channels, clipped / (frames * channels)
 
 
 def _peak(samples: NDArray[np.float32]) -> float:

@@ -100,7 +100,10 @@ def _frames(waveform: NDArray[np.float32], spec: LogMelSpec) -> NDArray[np.float
     """Overlapping frames of one waveform, centred, the edges reflected: (1 + samples // hop, n_fft), a view."""
     if len(waveform) <= spec.n_fft // 2:
         raise ValueError(f"{len(waveform)} samples are too few: more than {spec.n_fft // 2} are needed.")
-    padded = np.pad(waveform, spec.n_fft // 2, mode="reflect")
+    half = spec.n_fft // 2
+    padded = np.concatenate(
+        (waveform[half:0:-1], waveform, waveform[-2 : -half - 2 : -1])
+    )  # np.pad takes twice as long
     return np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
 
 
