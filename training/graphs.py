@@ -4,8 +4,12 @@ What tf2onnx writes makes ONNX Runtime leave the blocked layout of its convoluti
 a batch norm that follows no convolution, which is a Mul and an Add; for a LeakyRelu that follows none, as each
 pre-activation does; and for the Add of a shortcut whose shape it has lost sight of by then. As BatchNormalization, and
 with the LeakyRelu behind a convolution of one weight a channel, all of it stays in that layout, and the Add becomes a
-part of the convolution before it. A batch norm of rising channels moves behind the pool that follows it, where less is
-left; the standardisation of the bands is a batch norm too, behind the transposition.
+part of the convolution before it. The standardisation of the bands is a batch norm too, behind the transposition.
+
+Each operation that is left goes through its image once more. So what rises, a batch norm of gains above 0 or a
+LeakyRelu, waits for the pool that follows it, where less is left; and a batch norm becomes a part of the convolution of
+single places behind it, or of what the sum before it adds. One before a convolution that pads stays: the edges hear
+zeros.
 
 Its convolutions work along the innermost axis, eight or so places at a time: the mel axis ends with 4 of them, time
 with 10, so time is made the innermost. And the flattening asks for its input's shape, where a Reshape can say "the
@@ -29,7 +33,9 @@ def rearrange(model: onnx.ModelProto) -> None:
         _restore_batch_norms(model.graph)
         _put_time_innermost(model.graph)
         _standardise_by_batch_norm(model.graph)
-        _pool_before_batch_norms(model.graph)
+        _pool_first(model.graph)
+        _weigh_batch_norms(model.graph)
+        _add_batch_norms(model.graph)
         _rectify_behind_convolutions(model.graph)
         used = {name for node in model.graph.node for name in node.input}
         kept = [one for one in model.graph.initializer if one.name in used]
@@ -50,6 +56,10 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 def _add_constant(graph: onnx.GraphProto, name: str, value: NDArray[np.generic]) -> str:
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return name
+
+
+def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    return {node.output[0]: node for node in graph.node}
 
 
 def _users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
@@ -160,49 +170,153 @@ def _gain_and_shift(
     return gain, shift - mean * gain
 
 
-def _pool_before_batch_norms(graph: onnx.GraphProto) -> None:
-    """The maximum of what rises is what the maximum rises to: the pool goes first where no channel falls."""
-    constants, users, nodes = _constants(graph), _users(graph), list(graph.node)
-    outputs = {one.name for one in graph.output}
-    for place, norm in enumerate(nodes):
-        known = _gain_and_shift(constants, norm)
-        following = users[norm.output[0]]
-        if known is None or [node.op_type for node in following] != ["MaxPool"] or norm.output[0] in outputs:
-            continue
-        (pool,) = following
-        if (known[0] > 0.0).all():
-            pooled = f"{norm.output[0]}/pooled"
-            norm.output[0], pool.output[0] = pool.output[0], pooled
-            norm.input[0], pool.input[0] = pooled, norm.input[0]
-            other = nodes.index(pool)
-            nodes[place], nodes[other] = pool, norm
+def _pool_first(graph: onnx.GraphProto) -> None:
+    """The maximum of what rises is what the maximum rises to: rectified, or normalised where no channel falls."""
+    constants, made = _constants(graph), _makers(graph)
+
+    def rises(node: onnx.NodeProto | None) -> bool:
+        known = _gain_and_shift(constants, node)
+        if known is not None:
+            return bool((known[0] > 0.0).all())
+        return node is not None and node.op_type == "LeakyRelu" and all(one.f > 0.0 for one in node.attribute)
+
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        rising: list[onnx.NodeProto] = []
+        while node.op_type == "MaxPool" and rises(made.get(node.input[0])):
+            rising.insert(0, made[node.input[0]])
+            node.input[0] = rising[0].input[0]
+        output = node.output[0]
+        names = [*(f"{output}/pooled/{place}" for place in range(len(rising))), output]
+        node.output[0] = names[0]
+        for one, x, y in zip(rising, names, names[1:], strict=False):
+            behind = onnx.NodeProto()
+            behind.CopyFrom(one)
+            behind.input[0], behind.output[0] = x, y
+            nodes.append(behind)
     _replace_nodes(graph, nodes)
+    _drop_unused(graph)
+
+
+def _weigh_batch_norms(graph: onnx.GraphProto) -> None:
+    """A batch norm before a convolution of single places, which pads nothing, becomes a part of its weights."""
+    constants, made = _constants(graph), _makers(graph)
+    for node in graph.node:
+        norm = made.get(node.input[0]) if node.op_type == "Conv" else None
+        known, parts = _gain_and_shift(constants, norm), _weights_and_bias(constants, node)
+        padded = any(any(one.ints) for one in node.attribute if one.name == "pads")
+        if norm is None or known is None or parts is None or padded:
+            continue
+        (gain, shift), (weights, bias) = known, parts
+        if weights.shape[1:] == (len(gain), 1, 1):
+            node.input[0] = norm.input[0]
+            _set_weights(graph, node, norm, weights * gain[:, None, None], bias + weights[:, :, 0, 0] @ shift)
+    _drop_unused(graph)
+
+
+def _add_batch_norms(graph: onnx.GraphProto) -> None:
+    """A batch norm of a sum becomes a part of what is added: of convolutions, and of other batch norms."""
+    constants, made, users = _constants(graph), _makers(graph), _users(graph)
+    outputs = {one.name for one in graph.output}
+    nodes: list[onnx.NodeProto] = []
+
+    def takes_it(term: onnx.NodeProto | None, total: onnx.NodeProto) -> bool:
+        if term is None or _gain_and_shift(constants, term) is not None:
+            return term is not None
+        return _weights_and_bias(constants, term) is not None and users[term.output[0]] == [total]
+
+    for node in graph.node:
+        known, total = _gain_and_shift(constants, node), made.get(node.input[0])
+        alone = total is not None and users[total.output[0]] == [node] and total.output[0] not in outputs
+        if (
+            known is None
+            or total is None
+            or total.op_type != "Add"
+            or not alone
+            or not all(takes_it(made.get(name), total) for name in total.input)
+        ):
+            nodes.append(node)
+            continue
+        gain, shift = known
+        before_total = [one.output[0] for one in nodes].index(total.output[0])
+        for place, name in enumerate(total.input):
+            term = made[name]
+            own, parts = _gain_and_shift(constants, term), _weights_and_bias(constants, term)
+            if own is not None:
+                total.input[place] = f"{node.output[0]}/{place}"
+                norm = _batch_norm(graph, term.input[0], own[0] * gain, own[1] * gain + shift, total.input[place])
+                nodes.insert(before_total, norm)
+            elif parts is not None:
+                weights, bias = parts
+                _set_weights(graph, term, node, weights * gain[:, None, None, None], bias * gain + shift)
+            shift = np.zeros_like(shift)  # one term has it
+        total.output[0] = node.output[0]
+        made[node.output[0]] = total
+    _replace_nodes(graph, nodes)
+    _drop_unused(graph)
+
+
+def _weights_and_bias(
+    constants: Mapping[str, NDArray[Any]], node: onnx.NodeProto
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Of a convolution with constant ones; None of anything else."""
+    if node.op_type != "Conv" or not constants.keys() >= set(node.input[1:]):
+        return None
+    weights = constants[node.input[1]]
+    return weights, constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weights), weights.dtype)
+
+
+def _set_weights(
+    graph: onnx.GraphProto,
+    convolution: onnx.NodeProto,
+    norm: onnx.NodeProto,
+    weights: NDArray[Any],
+    bias: NDArray[Any],
+) -> None:
+    """Give a convolution its weights with a batch norm in them."""
+    named = f"{convolution.output[0]}/with/{norm.output[0]}"
+    del convolution.input[1:]
+    convolution.input.extend(
+        [_add_constant(graph, f"{named}/weights", weights), _add_constant(graph, f"{named}/bias", bias)]
+    )
 
 
 def _rectify_behind_convolutions(graph: onnx.GraphProto) -> None:
-    """A LeakyRelu of a batch norm, or of the pool of one, follows a convolution of one weight a channel instead.
+    """A LeakyRelu of a batch norm, a sum or a pool follows a convolution of one weight a channel instead.
 
-    That of a batch norm does the same as it does; that of a pool changes nothing.
+    That of a batch norm does the same as it does; the others change nothing.
     """
-    constants, made = _constants(graph), {node.output[0]: node for node in graph.node}
+    constants, made = _constants(graph), _makers(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         before = made.get(node.input[0]) if node.op_type == "LeakyRelu" else None
-        pooled = before is not None and before.op_type == "MaxPool"
-        norm = made.get(before.input[0]) if before is not None and pooled else before
-        known = _gain_and_shift(constants, norm)
-        if known is not None and norm is not None:
-            x, (gain, shift) = norm.input[0], known
-            if pooled:
-                x, gain, shift = node.input[0], np.ones_like(gain), np.zeros_like(shift)
-            affine = f"{node.output[0]}/affine"
-            weights = _add_constant(graph, f"{affine}/weights", gain.reshape(-1, 1, 1, 1))
-            bias = _add_constant(graph, f"{affine}/bias", shift)
-            nodes.append(helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=len(gain)))
-            node.input[0] = affine
+        if before is not None and before.op_type in {"BatchNormalization", "Add", "MaxPool"}:
+            known, channels = _gain_and_shift(constants, before), _channels(constants, made, before)
+            x = node.input[0] if known is None else before.input[0]
+            gain, shift = known or (np.ones(channels, np.float32), np.zeros(channels, np.float32))
+            if channels:
+                affine = f"{node.output[0]}/affine"
+                weights = _add_constant(graph, f"{affine}/weights", gain.reshape(-1, 1, 1, 1))
+                bias = _add_constant(graph, f"{affine}/bias", shift)
+                nodes.append(
+                    helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=channels)
+                )
+                node.input[0] = affine
         nodes.append(node)
     _replace_nodes(graph, nodes)
     _drop_unused(graph)
+
+
+def _channels(
+    constants: Mapping[str, NDArray[Any]], made: Mapping[str, onnx.NodeProto], node: onnx.NodeProto | None
+) -> int:
+    """How many channels the image has that a node gives; 0 where it is no image of a convolution's."""
+    while node is not None and node.op_type in {"Add", "MaxPool", "LeakyRelu"}:
+        node = made.get(node.input[0])
+    if node is None or node.op_type not in {"Conv", "BatchNormalization"} or node.input[1] not in constants:
+        return 0
+    return len(constants[node.input[1]])
 
 
 def _flatten_by_reshape(graph: onnx.GraphProto) -> None:

@@ -1,7 +1,9 @@
 """The rearranged graph: the same embeddings, in the form that ONNX Runtime need not leave its layout for."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +17,18 @@ from training.graphs import rearrange
 TIME, MEL, CHANNELS = 9, 7, 4
 
 
-def graph(pads: Sequence[int], strides: Sequence[int], *, rising: bool = False) -> onnx.ModelProto:
+def graph(
+    pads: Sequence[int] = (0, 0, 0, 0),
+    strides: Sequence[int] = (1, 1),
+    *,
+    rising: Sequence[bool] = (False, False),
+    last: Mapping[str, Any] = MappingProxyType({}),
+) -> onnx.ModelProto:
     """As tf2onnx writes it: an image, a convolution, a batch norm as Mul and Add, a pool, a unit with pre-activation.
 
-    ``rising``: the first batch norm has gains above 0 in each channel; the second one's are of both signs.
+    Another batch norm, a pool and a convolution of single places end it. ``rising``: whether the gains of the first and
+    of the second batch norm are above 0 in each channel; else they are of both signs. ``last``: attributes of the last
+    convolution.
     """
     random = np.random.default_rng(3)
 
@@ -29,7 +39,7 @@ def graph(pads: Sequence[int], strides: Sequence[int], *, rising: bool = False) 
         return numpy_helper.from_array(np.array(numbers, np.int64), name)
 
     gains = random.normal(size=(2, 1, CHANNELS, 1, 1)).astype(np.float32)
-    gains[0] = np.abs(gains[0]) if rising else gains[0]
+    gains = np.where(np.reshape(rising, (2, 1, 1, 1, 1)), np.abs(gains), gains)
     return helper.make_model(
         helper.make_graph(
             [
@@ -47,7 +57,8 @@ def graph(pads: Sequence[int], strides: Sequence[int], *, rising: bool = False) 
                 helper.make_node("Mul", ["sum", "next_gain"], ["next_scaled"]),
                 helper.make_node("Add", ["next_scaled", "next_offset"], ["next_normalised"]),
                 helper.make_node("MaxPool", ["next_normalised"], ["ended"], kernel_shape=[2, 1], strides=[2, 1]),
-                helper.make_node("Transpose", ["ended"], ["channels_last"], perm=[0, 2, 3, 1]),
+                helper.make_node("Conv", ["ended", "point"], ["pointed"], **last),
+                helper.make_node("Transpose", ["pointed"], ["channels_last"], perm=[0, 2, 3, 1]),
                 helper.make_node("Shape", ["channels_last"], ["shape"]),
                 helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
                 helper.make_node("Concat", ["count", "rest"], ["flat_shape"], axis=0),
@@ -61,6 +72,7 @@ def graph(pads: Sequence[int], strides: Sequence[int], *, rising: bool = False) 
                 constant("precision", MEL),
                 constant("kernel", CHANNELS, 1, 3, 2),
                 constant("square", CHANNELS, CHANNELS, 3, 3),
+                constant("point", CHANNELS, CHANNELS // last.get("group", 1), 1, 1),
                 numpy_helper.from_array(gains[0], "gain"),
                 constant("offset", 1, CHANNELS, 1, 1),
                 numpy_helper.from_array(gains[1], "next_gain"),
@@ -82,9 +94,16 @@ def values(model: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32
     return found
 
 
-@pytest.mark.parametrize("rising", [False, True])
+def assert_alike(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """To a millionth of the largest value."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("rising", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize(("pads", "strides"), [((0, 0, 0, 0), (1, 1)), ((2, 0, 1, 1), (2, 1)), ((0, 1, 2, 0), (1, 2))])
-def test_values_stay_where_time_is_innermost(pads: Sequence[int], strides: Sequence[int], rising: bool) -> None:
+def test_values_stay_where_time_is_innermost(
+    pads: Sequence[int], strides: Sequence[int], rising: Sequence[bool]
+) -> None:
     """Whatever the padding at the four sides and the strides: kernels, pools and the flattening are turned alike.
 
     And whatever the signs of a batch norm's gains: one that falls in some channel stays before its pool.
@@ -93,38 +112,79 @@ def test_values_stay_where_time_is_innermost(pads: Sequence[int], strides: Seque
     model = graph(pads, strides, rising=rising)
     expected = values(model, x)
     rearrange(model)
-    np.testing.assert_allclose(values(model, x), expected, rtol=0, atol=1e-5)
+    assert_alike(values(model, x), expected)
+
+
+def kinds(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
 
 
 def test_nothing_leaves_the_blocked_layout() -> None:
     """Batch norms are one operation, each LeakyRelu follows a convolution, no shape is computed, nothing is unused."""
-    model = graph((0, 0, 0, 0), (1, 1), rising=True)
+    model = graph(rising=(True, True))
     rearrange(model)
     made = {node.output[0]: node for node in model.graph.node}
-    kinds = Counter(node.op_type for node in model.graph.node)
-    assert kinds["BatchNormalization"] == 3  # the standardisation is one
     assert {made[node.input[0]].op_type for node in model.graph.node if node.op_type == "LeakyRelu"} == {"Conv"}
-    assert kinds["Add"] == 1  # of the shortcut
-    assert not kinds.keys() & {"Mul", "Sub", "Shape", "Slice", "Concat"}
+    assert Counter(kinds(model))["Add"] == 1  # of the shortcut
+    assert not set(kinds(model)) & {"Mul", "Sub", "Shape", "Slice", "Concat"}
     used = {name for node in model.graph.node for name in node.input}
     assert {one.name for one in model.graph.initializer} <= used
     assert used <= {one.name for one in model.graph.initializer} | made.keys() | {"log_mel"}
 
 
-@pytest.mark.parametrize("rising", [False, True])
-def test_a_batch_norm_waits_for_the_pool_where_it_rises(rising: bool) -> None:
-    """Its maximum is that of what it is made of only then; there is a quarter of it left in the paper's stem."""
-    model = graph((0, 0, 0, 0), (1, 1), rising=rising)
+START, END = ["Transpose", "BatchNormalization", "Reshape", "Conv"], ["Transpose", "Reshape"]
+UNIT = ["Conv", "LeakyRelu", "Conv"]
+"""A LeakyRelu behind a convolution of one weight a channel, and a convolution."""
+
+
+@pytest.mark.parametrize(
+    ("rising", "between"),
+    [
+        ((False, False), ["LeakyRelu", "BatchNormalization", "MaxPool", *UNIT, "Add", "BatchNormalization", "MaxPool"]),
+        ((False, True), ["LeakyRelu", "BatchNormalization", "MaxPool", *UNIT, "Add", "MaxPool"]),
+        ((True, False), ["MaxPool", "Conv", "LeakyRelu", *UNIT, "BatchNormalization", "Add", "MaxPool"]),
+    ],
+)
+def test_a_batch_norm_is_a_part_of_what_is_beside_it(rising: Sequence[bool], between: list[str]) -> None:
+    """Where it rises it waits for the pool behind it, as a LeakyRelu does, and what comes then can have it.
+
+    So can what is added, where it is a convolution or another batch norm.
+    """
+    model = graph(rising=rising)
     rearrange(model)
-    made = {node.output[0]: node for node in model.graph.node}
-    pools = [made[node.input[0]].op_type for node in model.graph.node if node.op_type == "MaxPool"]
-    assert pools == (["LeakyRelu", "BatchNormalization"] if rising else ["BatchNormalization"] * 2)
+    assert kinds(model) == [*START, *between, "Conv", *END]
+
+
+@pytest.mark.parametrize("last", [{"pads": [1, 1, 1, 1]}, {"group": CHANNELS}])
+def test_a_convolution_that_cannot_have_it_leaves_it(last: dict[str, Any]) -> None:
+    """One that pads hears zeros at the edges, not what is added to each channel; and one that hears each apart."""
+    x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
+    model = graph(rising=(False, True), last=last)
+    expected = values(model, x)
+    rearrange(model)
+    assert_alike(values(model, x), expected)
+    assert kinds(model)[-4:] == ["BatchNormalization", "Conv", *END]
+
+
+def test_a_convolution_that_others_hear_keeps_its_weights() -> None:
+    """The batch norm of a sum is not a part of what is needed as it is."""
+    x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
+    model = graph(rising=(True, True))
+    nodes = list(model.graph.node)
+    place = next(place for place, node in enumerate(nodes) if list(node.output) == ["ended"])
+    nodes[place].input[0] = "again"
+    nodes.insert(place, helper.make_node("Add", ["next_normalised", "mapped"], ["again"]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    expected = values(model, x)
+    rearrange(model)
+    assert_alike(values(model, x), expected)
 
 
 def test_batch_norms_of_their_own_mean_and_variance_keep_their_values() -> None:
     """As another exporter writes them: with statistics, and the constant of a product first."""
     x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
-    model, random = graph((0, 0, 0, 0), (1, 1), rising=True), np.random.default_rng(5)
+    model, random = graph(rising=(True, True)), np.random.default_rng(5)
     nodes = list(model.graph.node)
     times = next(node for node in nodes if node.op_type == "Mul")
     times.input[0], times.input[1] = times.input[1], times.input[0]
@@ -143,7 +203,7 @@ def test_batch_norms_of_their_own_mean_and_variance_keep_their_values() -> None:
     model.graph.node.extend(nodes)
     expected = values(model, x)
     rearrange(model)
-    np.testing.assert_allclose(values(model, x), expected, rtol=0, atol=1e-5)
+    assert_alike(values(model, x), expected)
     made = {node.output[0]: node for node in model.graph.node}
     assert made["pooled"].op_type == "BatchNormalization"
     assert made[made["activated"].input[0]].op_type == "Conv"
@@ -151,7 +211,7 @@ def test_batch_norms_of_their_own_mean_and_variance_keep_their_values() -> None:
 
 def test_a_graph_without_convolutions_stays() -> None:
     """Networks on statistics have neither images nor batch norms by channel."""
-    model = graph((0, 0, 0, 0), (1, 1))
+    model = graph()
     for node in model.graph.node:
         if node.op_type == "Conv":
             node.op_type = "Identity"
