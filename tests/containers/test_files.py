@@ -119,14 +119,23 @@ def test_an_alert_that_another_explains_is_not_told(alertmanager: httpx.Client) 
     The labels are those that the rules give (`docker/prometheus/tests`, `test_alerts.py`).
     """
 
-    def told(*alerts: dict[str, str]) -> list[dict[str, str]]:
-        """Those of the alerts that are left when they fire together."""
-        assert alertmanager.post("/alerts", json=[{"labels": labels} for labels in alerts]).status_code == 200
+    def left_of(alerts: tuple[dict[str, str], ...]) -> list[dict[str, str]]:
         known = alertmanager.get("/alerts").json()
-        ended = [{"labels": labels, "endsAt": "2020-01-01T00:00:00Z"} for labels in alerts]
-        assert alertmanager.post("/alerts", json=ended).status_code == 200
         left = [one["labels"] for one in known if not one["status"]["inhibitedBy"]]
         return [labels for labels in alerts if labels in left]
+
+    def check(*alerts: dict[str, str], told: list[dict[str, str]]) -> None:
+        """Those that are left of alerts that fire together, once the inhibitor has heard of them and of the last end.
+
+        It hears of both after the answer to whoever posts them.
+        """
+        assert alertmanager.post("/alerts", json=[{"labels": labels} for labels in alerts]).status_code == 200
+        until = time.monotonic() + PATIENCE_S
+        while (left := left_of(alerts)) != told and time.monotonic() < until:
+            time.sleep(0.05)
+        assert left == told
+        ended = [{"labels": labels, "endsAt": "2020-01-01T00:00:00Z"} for labels in alerts]
+        assert alertmanager.post("/alerts", json=ended).status_code == 200
 
     fan = {"machine_type": "fan", "section": "00"}
     down = {"alertname": "EarwitnessDown", "instance": "a", "job": "earwitness"}
@@ -138,10 +147,10 @@ def test_an_alert_that_another_explains_is_not_told(alertmanager: httpx.Client) 
     wrong = {"alertname": "MachineSoundsWrong", **fan, "domain": "source"}
     drifts = {"alertname": "MachineDrifts", **fan, "domain": "source"}
     drifts_in_target = {**drifts, "domain": "target"}
-    assert told(down, errors, slow_elsewhere, not_heard) == [down, slow_elsewhere, not_heard]
-    assert told(down, none_answers, errors, not_heard, never_heard) == [down, none_answers]
-    assert told(wrong, drifts, drifts_in_target, not_heard) == [wrong, drifts_in_target, not_heard]
-    assert told(drifts, errors, never_heard) == [drifts, errors, never_heard]
+    check(down, errors, slow_elsewhere, not_heard, told=[down, slow_elsewhere, not_heard])
+    check(down, none_answers, errors, not_heard, never_heard, told=[down, none_answers])
+    check(wrong, drifts, drifts_in_target, not_heard, told=[wrong, drifts_in_target, not_heard])
+    check(drifts, errors, never_heard, told=[drifts, errors, never_heard])
 
 
 def test_each_alert_has_its_line_in_the_readme() -> None:

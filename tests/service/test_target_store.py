@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import itertools
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -27,7 +29,7 @@ from service.tables import metadata
 from service.targets import Idempotency, Sample, Standing, State, TargetStore
 from tests.service.bundles import FAN_0, FAN_1, PUMP
 from tests.service.postgres import Postgres, execute
-from tests.service.servers import REPOSITORY
+from tests.service.servers import PATIENCE_S, REPOSITORY
 
 FIRST_RELEASE = Path(__file__).with_name("first_release.sql")
 
@@ -101,7 +103,7 @@ def test_a_count_that_a_backup_took_back_does_not_come_to_where_it_was(url: str)
 
 def test_it_gives_each_of_many_writers_a_version(url: str) -> None:
     """From several threads of two instances at once, none lost and none twice."""
-    with TargetStore(url) as ours, TargetStore(url) as theirs, ThreadPoolExecutor(8) as pool:
+    with TargetStore(url, PATIENCE_S) as ours, TargetStore(url, PATIENCE_S) as theirs, ThreadPoolExecutor(8) as pool:
         stores = [ours, theirs] * 12
         written = pool.map(lambda n: stores[n].register(FAN_0, rows(bytes([n])))[0].version, range(24))
         assert sorted(written) == list(range(1, 25))
@@ -110,10 +112,19 @@ def test_it_gives_each_of_many_writers_a_version(url: str) -> None:
 
 def test_a_reader_sees_one_moment(url: str) -> None:
     """A registration is whole in every state that is read while others replace it."""
+    seen: set[int] = set()
+    until = time.monotonic() + PATIENCE_S
+
+    def replace(store: TargetStore) -> None:
+        """Forty times, and until the reader has seen two."""
+        for n in itertools.count():
+            if n >= 40 and (len(seen) > 1 or time.monotonic() > until):
+                return
+            store.register(FAN_0, rows(bytes([n % 256]), b"2", b"3"))
+
     with TargetStore(url) as ours, TargetStore(url) as theirs, ThreadPoolExecutor(1) as pool:
         ours.register(FAN_0, rows(b"1", b"2", b"3"))
-        writing = pool.submit(lambda: [theirs.register(FAN_0, rows(bytes([n]), b"2", b"3")) for n in range(40)])
-        seen = set()
+        writing = pool.submit(replace, theirs)
         while not writing.done():
             (one,) = state(ours).in_force
             assert len(one.samples) == 3
@@ -455,6 +466,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
 def test_a_writer_does_not_wait_for_another_programs_lock_for_ever(postgres: Postgres) -> None:
     """It says that the database cannot be used, and can be used again afterwards."""
     url = postgres.new_database()
+    TargetStore(url).close()  # the tables are made with more patience
     with TargetStore(url, 0.2) as store, TargetStore(url) as other:
         with other._database.writing() as connection:
             connection.exec_driver_sql("UPDATE changes SET number = number")
