@@ -117,7 +117,7 @@ class Encoder:
         inputs : (clips, *shape), not standardised: the first layer of each embedder does that.
         members : their places in the ensemble.
         free : called when a thread has begun the last of it, so that another call's work would begin next; on a GPU,
-            and where there is no work, not at all.
+            where there is no work, and where runs fail before that, not at all.
 
         Returns
         -------

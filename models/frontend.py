@@ -98,12 +98,11 @@ def _constants(spec: LogMelSpec) -> tuple[NDArray[np.float32], tuple[_Filters, .
 
 def _frames(waveform: NDArray[np.float32], spec: LogMelSpec) -> NDArray[np.float32]:
     """Overlapping frames of one waveform, centred, the edges reflected: (1 + samples // hop, n_fft), a view."""
-    if len(waveform) <= spec.n_fft // 2:
-        raise ValueError(f"{len(waveform)} samples are too few: more than {spec.n_fft // 2} are needed.")
     half = spec.n_fft // 2
-    padded = np.concatenate(
-        (waveform[half:0:-1], waveform, waveform[-2 : -half - 2 : -1])
-    )  # np.pad takes twice as long
+    if len(waveform) <= half:
+        raise ValueError(f"{len(waveform)} samples are too few: more than {half} are needed.")
+    # np.pad, which does the same, takes twice as long
+    padded = np.concatenate((waveform[half:0:-1], waveform, waveform[-2 : -half - 2 : -1]))
     return np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_length]
 
 

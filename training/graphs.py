@@ -3,17 +3,17 @@
 What tf2onnx writes makes ONNX Runtime leave the blocked layout of its convolutions and come back, again and again: for
 a batch norm that follows no convolution, which is a Mul and an Add; for a LeakyRelu that follows none, as each
 pre-activation does; and for the Add of a shortcut whose shape it has lost sight of by then. As BatchNormalization, and
-with the LeakyRelu behind a convolution of one weight a channel, all of it stays in that layout, and the Add becomes a
-part of the convolution before it. The standardisation of the bands is a batch norm too, behind the transposition.
+with the LeakyRelu behind a depthwise convolution, all of it stays in that layout, and the Add becomes a part of the
+convolution before it. The standardisation of the bands is a batch norm too, behind the transposition.
+
+ONNX Runtime's convolutions work along the innermost axis, eight or so places at a time: the mel axis ends with 4 of
+them, time with 10, so time is made the innermost. And the flattening asks for its input's shape, where a Reshape can
+say "the rest".
 
 Each operation that is left goes through its image once more. So what rises, a batch norm of gains above 0 or a
-LeakyRelu, waits for the pool that follows it, where less is left; and a batch norm becomes a part of the convolution of
-single places behind it, or of what the sum before it adds. One before a convolution that pads stays: the edges hear
-zeros.
-
-Its convolutions work along the innermost axis, eight or so places at a time: the mel axis ends with 4 of them, time
-with 10, so time is made the innermost. And the flattening asks for its input's shape, where a Reshape can say "the
-rest". What each was worth stands in DECISIONS.md.
+LeakyRelu, waits for the pool that follows it, where less is left; and a batch norm is folded into the pointwise
+convolution behind it, or into what the sum before it adds. One before a convolution that pads stays: the edges hear
+zeros. What each of this was worth stands in DECISIONS.md.
 """
 
 from collections import defaultdict
@@ -34,9 +34,11 @@ def rearrange(model: onnx.ModelProto) -> None:
         _put_time_innermost(model.graph)
         _standardise_by_batch_norm(model.graph)
         _pool_first(model.graph)
-        _weigh_batch_norms(model.graph)
-        _add_batch_norms(model.graph)
+        _fold_into_pointwise(model.graph)
+        _drop_unused(model.graph)
+        _fold_into_sums(model.graph)
         _rectify_behind_convolutions(model.graph)
+        _drop_unused(model.graph)
         used = {name for node in model.graph.node for name in node.input}
         kept = [one for one in model.graph.initializer if one.name in used]
         del model.graph.initializer[:]
@@ -93,7 +95,7 @@ def _restore_batch_norms(graph: onnx.GraphProto) -> None:
             return None
         for place, name in enumerate(node.input):
             value = constants.get(name)
-            if value is not None and value.ndim in {3, 4} and value.shape[-2:] == (1, 1):
+            if value is not None and value.size > 1 and value.ndim in {3, 4} and value.shape[-2:] == (1, 1):
                 return node.input[1 - place], value.reshape(-1)
         return None
 
@@ -196,11 +198,10 @@ def _pool_first(graph: onnx.GraphProto) -> None:
             behind.input[0], behind.output[0] = x, y
             nodes.append(behind)
     _replace_nodes(graph, nodes)
-    _drop_unused(graph)
 
 
-def _weigh_batch_norms(graph: onnx.GraphProto) -> None:
-    """A batch norm before a convolution of single places, which pads nothing, becomes a part of its weights."""
+def _fold_into_pointwise(graph: onnx.GraphProto) -> None:
+    """A batch norm before a pointwise convolution that pads nothing becomes a part of its weights."""
     constants, made = _constants(graph), _makers(graph)
     for node in graph.node:
         norm = made.get(node.input[0]) if node.op_type == "Conv" else None
@@ -212,29 +213,27 @@ def _weigh_batch_norms(graph: onnx.GraphProto) -> None:
         if weights.shape[1:] == (len(gain), 1, 1):
             node.input[0] = norm.input[0]
             _set_weights(graph, node, norm, weights * gain[:, None, None], bias + weights[:, :, 0, 0] @ shift)
-    _drop_unused(graph)
 
 
-def _add_batch_norms(graph: onnx.GraphProto) -> None:
-    """A batch norm of a sum becomes a part of what is added: of convolutions, and of other batch norms."""
+def _fold_into_sums(graph: onnx.GraphProto) -> None:
+    """A batch norm of a sum becomes a part of what is added: of convolutions that nobody else hears, or batch norms."""
     constants, made, users = _constants(graph), _makers(graph), _users(graph)
-    outputs = {one.name for one in graph.output}
-    nodes: list[onnx.NodeProto] = []
 
-    def takes_it(term: onnx.NodeProto | None, total: onnx.NodeProto) -> bool:
-        if term is None or _gain_and_shift(constants, term) is not None:
-            return term is not None
+    def takes(term: onnx.NodeProto | None, total: onnx.NodeProto, channels: int) -> bool:
+        own = _gain_and_shift(constants, term)
+        if term is None or own is not None:
+            return own is not None and len(own[0]) == channels
         return _weights_and_bias(constants, term) is not None and users[term.output[0]] == [total]
 
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         known, total = _gain_and_shift(constants, node), made.get(node.input[0])
-        alone = total is not None and users[total.output[0]] == [node] and total.output[0] not in outputs
         if (
             known is None
             or total is None
             or total.op_type != "Add"
-            or not alone
-            or not all(takes_it(made.get(name), total) for name in total.input)
+            or users[total.output[0]] != [node]
+            or not all(takes(made.get(name), total, len(known[0])) for name in total.input)
         ):
             nodes.append(node)
             continue
@@ -254,7 +253,6 @@ def _add_batch_norms(graph: onnx.GraphProto) -> None:
         total.output[0] = node.output[0]
         made[node.output[0]] = total
     _replace_nodes(graph, nodes)
-    _drop_unused(graph)
 
 
 def _weights_and_bias(
@@ -283,37 +281,38 @@ def _set_weights(
 
 
 def _rectify_behind_convolutions(graph: onnx.GraphProto) -> None:
-    """A LeakyRelu of a batch norm, a sum or a pool follows a convolution of one weight a channel instead.
+    """A LeakyRelu of a batch norm, a sum or a pool follows a depthwise convolution of single weights instead.
 
     That of a batch norm does the same as it does; the others change nothing.
     """
     constants, made = _constants(graph), _makers(graph)
     nodes: list[onnx.NodeProto] = []
+    behind: list[tuple[onnx.NodeProto, str]] = []
     for node in graph.node:
         before = made.get(node.input[0]) if node.op_type == "LeakyRelu" else None
-        if before is not None and before.op_type in {"BatchNormalization", "Add", "MaxPool"}:
-            known, channels = _gain_and_shift(constants, before), _channels(constants, made, before)
+        channels = _channels(constants, made, before)
+        if before is not None and before.op_type in {"BatchNormalization", "Add", "MaxPool"} and channels:
+            known = _gain_and_shift(constants, before)
             x = node.input[0] if known is None else before.input[0]
             gain, shift = known or (np.ones(channels, np.float32), np.zeros(channels, np.float32))
-            if channels:
-                affine = f"{node.output[0]}/affine"
-                weights = _add_constant(graph, f"{affine}/weights", gain.reshape(-1, 1, 1, 1))
-                bias = _add_constant(graph, f"{affine}/bias", shift)
-                nodes.append(
-                    helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=channels)
-                )
-                node.input[0] = affine
+            affine = f"{node.output[0]}/affine"
+            weights = _add_constant(graph, f"{affine}/weights", gain.reshape(-1, 1, 1, 1))
+            bias = _add_constant(graph, f"{affine}/bias", shift)
+            nodes.append(helper.make_node("Conv", [x, weights, bias], [affine], kernel_shape=[1, 1], group=channels))
+            behind.append((node, affine))
         nodes.append(node)
+    for node, affine in behind:
+        node.input[0] = affine
     _replace_nodes(graph, nodes)
-    _drop_unused(graph)
 
 
 def _channels(
     constants: Mapping[str, NDArray[Any]], made: Mapping[str, onnx.NodeProto], node: onnx.NodeProto | None
 ) -> int:
-    """How many channels the image has that a node gives; 0 where it is no image of a convolution's."""
-    while node is not None and node.op_type in {"Add", "MaxPool", "LeakyRelu"}:
-        node = made.get(node.input[0])
+    """How many channels the image has that a node gives; 0 where that is not known, as of a sum that broadcasts."""
+    if node is not None and node.op_type in {"Add", "MaxPool", "LeakyRelu"}:
+        counts = {_channels(constants, made, made.get(name)) for name in node.input}
+        return counts.pop() if len(counts) == 1 else 0
     if node is None or node.op_type not in {"Conv", "BatchNormalization"} or node.input[1] not in constants:
         return 0
     return len(constants[node.input[1]])

@@ -1,5 +1,7 @@
 """The encoder: the embeddings of a plain session, for each caller its own, on the device that it says."""
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from models.errors import DeviceUnavailable
 from models.reduced import Network
 from tests.models.tiny import embedder
 
+PATIENCE_S = 60.0
 EMBEDDERS = [embedder(seed) for seed in (1, 2, 3)]
 
 
@@ -100,23 +103,30 @@ def test_the_device_is_told_free_once_when_the_last_run_begins(clips: int, monke
     encoder.close()
 
 
-def test_a_network_that_fails_fails_its_call_alone(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others of the call have ended by then, and the next call is served."""
-    x, ran = log_mels(1), []
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_that_fails_fails_its_call_alone(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other of the call runs on when it has failed, and the next call is served."""
+    encoder, x = Encoder(EMBEDDERS, device=Device.CPU, threads=threads), log_mels(1)
+    failed, begun, ended = threading.Event(), list[int](), list[int]()
 
     def failing(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        failed.set()
         raise MemoryError("no room")
 
-    def other(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        ran.append(len(x))
+    def slow(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        begun.append(1)
+        assert failed.wait(PATIENCE_S)
+        time.sleep(0.1)
+        ended.append(1)
         return np.ones((len(x), 128), np.float32)
 
     with monkeypatch.context() as patched:
-        patched.setattr(encoder, "_networks", [failing, other, other])
+        patched.setattr(encoder, "_networks", [failing, slow, slow])
         with pytest.raises(MemoryError, match="no room"):
             encoder.encode(x, [0, 1, 2])
-    assert ran == [1, 1]
+    assert len(begun) == len(ended) == 2 * (threads - 1)
     assert encoder.encode(x, [0, 1, 2]).shape == (1, 3, 128)
+    encoder.close()
 
 
 @pytest.mark.parametrize("shape", [(313, 128), (1, 312, 128), (1, 313, 64), (1, 313, 128, 1)])

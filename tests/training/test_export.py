@@ -18,22 +18,24 @@ from training.networks import build_embedder
 from training.recipe import Network, ServedWeights
 
 
-def trained_like_snapshot() -> Snapshot:
-    """Weights with gains and statistics as after training, negative gains among them."""
+def trained_like_snapshot(*, rising: bool = False) -> Snapshot:
+    """Weights with gains and statistics as after training, negative gains among them unless they are ``rising``."""
     random = np.random.default_rng(11)
     embedder = build_embedder([0.0] * 128, [1.0] * 128)
     for variable in embedder.variables:
         if variable.path.endswith("moving_variance"):
             variable.assign(random.uniform(0.3, 3.0, variable.shape))
         elif variable.path.endswith(("gamma", "beta", "moving_mean", "bias")):
-            variable.assign(random.normal(0.3, 0.5, variable.shape))
+            values = random.normal(0.3, 0.5, variable.shape)
+            variable.assign(np.abs(values) if rising and variable.path.endswith("gamma") else values)
     weights = tuple(np.asarray(variable) for variable in embedder.variables)
     return Snapshot(Network(LossChoice.BOTH_HEADS, 16), 400, 400, False, ServedWeights.LAST, weights, {}, {})
 
 
-def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rising", [False, True])
+def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path, rising: bool) -> None:
     """Dynamic first axis named ``clips``; the standardisation is inside; written whole."""
-    snapshot, store = trained_like_snapshot(), small_store()
+    snapshot, store = trained_like_snapshot(rising=rising), small_store()
     path = tmp_path / f"{member_name(snapshot)}.onnx"
     difference = export_embedder(snapshot, embedder_of(store), path, store.log_mels[:3])
     assert path.name == "both-heads-s16-e0400.onnx"
@@ -51,9 +53,10 @@ def test_onnx_agrees_with_keras_at_any_batch_size(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_convolutions_keep_their_layout_from_the_first_to_the_last(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rising", [False, True])
+def test_convolutions_keep_their_layout_from_the_first_to_the_last(tmp_path: Path, rising: bool) -> None:
     """ONNX Runtime comes back from its blocked layout once, at the end, and no addition is left by itself."""
-    snapshot, store = trained_like_snapshot(), small_store()
+    snapshot, store = trained_like_snapshot(rising=rising), small_store()
     export_embedder(snapshot, embedder_of(store), tmp_path / "embedder.onnx", store.log_mels[:1])
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

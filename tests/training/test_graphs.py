@@ -46,18 +46,18 @@ def graph(
                 helper.make_node("Sub", ["log_mel", "mean"], ["centred"]),
                 helper.make_node("Mul", ["centred", "precision"], ["standardised"]),
                 helper.make_node("Reshape", ["standardised", "image_shape"], ["image"]),
-                helper.make_node("Conv", ["image", "kernel"], ["convolved"], pads=pads, strides=strides),
+                helper.make_node("Conv", ["image", "kernel", "kernel_bias"], ["convolved"], pads=pads, strides=strides),
                 helper.make_node("LeakyRelu", ["convolved"], ["rectified"], alpha=0.1),
                 helper.make_node("Mul", ["rectified", "gain"], ["scaled"]),
                 helper.make_node("Add", ["scaled", "offset"], ["normalised"]),
                 helper.make_node("MaxPool", ["normalised"], ["pooled"], kernel_shape=[2, 1], strides=[2, 1]),
                 helper.make_node("LeakyRelu", ["pooled"], ["activated"], alpha=0.1),
-                helper.make_node("Conv", ["activated", "square"], ["mapped"], pads=[1, 1, 1, 1]),
+                helper.make_node("Conv", ["activated", "square", "square_bias"], ["mapped"], pads=[1, 1, 1, 1]),
                 helper.make_node("Add", ["mapped", "pooled"], ["sum"]),
                 helper.make_node("Mul", ["sum", "next_gain"], ["next_scaled"]),
                 helper.make_node("Add", ["next_scaled", "next_offset"], ["next_normalised"]),
                 helper.make_node("MaxPool", ["next_normalised"], ["ended"], kernel_shape=[2, 1], strides=[2, 1]),
-                helper.make_node("Conv", ["ended", "point"], ["pointed"], **last),
+                helper.make_node("Conv", ["ended", "point", "point_bias"], ["pointed"], **last),
                 helper.make_node("Transpose", ["pointed"], ["channels_last"], perm=[0, 2, 3, 1]),
                 helper.make_node("Shape", ["channels_last"], ["shape"]),
                 helper.make_node("Slice", ["shape", "zero", "one"], ["count"]),
@@ -73,6 +73,7 @@ def graph(
                 constant("kernel", CHANNELS, 1, 3, 2),
                 constant("square", CHANNELS, CHANNELS, 3, 3),
                 constant("point", CHANNELS, CHANNELS // last.get("group", 1), 1, 1),
+                *(constant(f"{name}_bias", CHANNELS) for name in ("kernel", "square", "point")),
                 numpy_helper.from_array(gains[0], "gain"),
                 constant("offset", 1, CHANNELS, 1, 1),
                 numpy_helper.from_array(gains[1], "next_gain"),
@@ -166,19 +167,80 @@ def test_a_convolution_that_cannot_have_it_leaves_it(last: dict[str, Any]) -> No
     assert kinds(model)[-4:] == ["BatchNormalization", "Conv", *END]
 
 
-def test_a_convolution_that_others_hear_keeps_its_weights() -> None:
-    """The batch norm of a sum is not a part of what is needed as it is."""
-    x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
+def changed(output: str, *before: onnx.NodeProto) -> onnx.ModelProto:
+    """The graph of rising batch norms, with nodes before the one of ``output``, whose input is another."""
     model = graph(rising=(True, True))
     nodes = list(model.graph.node)
-    place = next(place for place, node in enumerate(nodes) if list(node.output) == ["ended"])
-    nodes[place].input[0] = "again"
-    nodes.insert(place, helper.make_node("Add", ["next_normalised", "mapped"], ["again"]))
+    place = next(place for place, node in enumerate(nodes) if list(node.output) == [output])
+    nodes[place].input[0] = before[-1].output[0]
+    nodes[place:place] = before
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    return model
+
+
+def normalised(x: str, output: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Mul", [x, "signed_gain"], [f"{x}_scaled"]),
+        helper.make_node("Add", [f"{x}_scaled", "offset"], [output]),
+    ]
+
+
+CHANGED = {
+    "a convolution that others hear": [helper.make_node("Add", ["next_normalised", "mapped"], ["other"])],
+    "a sum that others hear": [helper.make_node("Add", ["next_normalised", "sum"], ["other"])],
+    "a slope below 0": [helper.make_node("LeakyRelu", ["next_normalised"], ["other"], alpha=-0.5)],
+    "a rectified sum": [
+        helper.make_node("Add", ["next_normalised", "pooled"], ["total"]),
+        helper.make_node("LeakyRelu", ["total"], ["rectified_total"], alpha=0.1),
+        helper.make_node("Add", ["rectified_total", "pooled"], ["other"]),
+    ],
+    "a rectified sum of one channel and of several": [
+        helper.make_node("Conv", ["next_normalised", "one_channel"], ["thin"]),
+        helper.make_node("Add", ["thin", "offset"], ["total"]),
+        helper.make_node("LeakyRelu", ["total"], ["rectified_total"], alpha=0.1),
+        helper.make_node("Add", ["rectified_total", "pooled"], ["other"]),
+    ],
+    "a normalised sum of one channel and of several": [
+        helper.make_node("Conv", ["next_normalised", "one_channel"], ["thin"]),
+        helper.make_node("BatchNormalization", ["thin", *["one_number"] * 4], ["thin_normalised"]),
+        helper.make_node("Conv", ["next_normalised", "square"], ["wide"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["thin_normalised", "wide"], ["total"]),
+        *normalised("total", "other"),
+    ],
+    "a normalised sum of a normalised sum": [
+        helper.make_node("Conv", ["next_normalised", "square"], ["wide"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["wide", "next_normalised"], ["total"]),
+        *normalised("total", "other"),
+    ],
+    "a normalised sum, the batch norm first": [
+        helper.make_node("Conv", ["next_normalised", "square"], ["wide"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["pooled", "wide"], ["total"]),
+        *normalised("total", "other"),
+    ],
+}
+
+
+@pytest.mark.parametrize("before", CHANGED.values(), ids=CHANGED)
+def test_values_stay_where_there_is_less_to_fold(before: Sequence[onnx.NodeProto]) -> None:
+    """The values stay, and ONNX Runtime takes the graph."""
+    x = np.random.default_rng(4).normal(size=(3, TIME, MEL)).astype(np.float32)
+    model = changed("ended", *before)
+    more = {"one_channel": [[[[0.4]], [[-0.3]], [[0.8]], [[0.1]]]], "one_number": [0.7]}
+    more["signed_gain"] = [[[0.5]], [[-1.5]], [[0.6]], [[1.2]]]  # the pool behind it cannot go first
+    for name, numbers in more.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.float32), name))
     expected = values(model, x)
     rearrange(model)
     assert_alike(values(model, x), expected)
+
+
+def test_a_sum_is_rectified_behind_a_convolution() -> None:
+    """Also one of what was rectified itself."""
+    model = changed("ended", *CHANGED["a rectified sum"])
+    rearrange(model)
+    made = {node.output[0]: node for node in model.graph.node}
+    assert made[made["rectified_total"].input[0]].op_type == "Conv"
 
 
 def test_batch_norms_of_their_own_mean_and_variance_keep_their_values() -> None:
