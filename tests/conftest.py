@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ LONGEST = {"test_end_to_end", "test_fit", "test_plant"}
 # an example that takes long on a machine with much else to do has found nothing
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# a shell lets what runs in its background ignore Ctrl-C, and so would the programs that are stopped here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
